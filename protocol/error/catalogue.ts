@@ -56,6 +56,7 @@ function row(
   return { kind, code, httpStatus, exitCode, effect, meaning, remedy };
 }
 
+// biome-ignore format: a table, laid out by hand so that rows compare.
 export const catalogue = {
   // The caller's arguments: the same call fails the same way again.
   INVALID_ARGUMENTS: row(
