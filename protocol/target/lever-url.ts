@@ -183,7 +183,8 @@ function printResource(resource: unknown): string {
 function checkResourceLength(resource: string): void {
   const bytes = resource.length > resourceBytesMax ? resource.length : textEncoder.encode(resource).length;
   if (bytes === 0) refuse("resource", "is empty", "1 to 1024 bytes, or /<service>/<method> without a resource");
-  if (bytes > resourceBytesMax) refuse("resource", `has ${bytes} bytes or more`, `1 to ${resourceBytesMax} bytes of UTF-8`);
+  if (bytes > resourceBytesMax)
+    refuse("resource", `has ${bytes} bytes or more`, `1 to ${resourceBytesMax} bytes of UTF-8`);
 }
 
 const shownCharsMax = 80;

@@ -5,7 +5,7 @@
  * nothing is silently changed. What has no JSON form is refused with the path to it. Output is canonical: the shortest
  * form of each length and of each integer in [-2^31, 2^32), float64 for all other numbers.
  *
- * The choice between a value and bytes is value.ts's.
+ * The choice between a value and bytes is form.ts's.
  */
 
 import { LeverError } from "../error/lever-error.ts";
