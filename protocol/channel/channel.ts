@@ -1,0 +1,428 @@
+/**
+ * A channel at one of its ends: messages in two independent directions, in order, each once.
+ *
+ * The same class serves the caller and the method. It owns what was received and not yet read (bounded by the window),
+ * what is to be sent, and the one end of each direction. How it was opened is for `open-channel.ts` and the server.
+ */
+
+import { decodeFault, encodeFault } from "../error/fault.ts";
+import { LeverError } from "../error/lever-error.ts";
+import type { MethodError } from "../error/method-error.ts";
+import { Flag, FrameType } from "../frame/frame.ts";
+import { Assembly, type AssemblyBudget, emptyItem } from "../invocation/assembly.ts";
+import { errorValueBytesMax, messageBytesHardMax } from "../invocation/item-limits.ts";
+import { errorOf } from "../invocation/outgoing-call.ts";
+import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
+import { decodePayload, type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
+
+interface Waiter {
+  readonly resolve: (result: IteratorResult<Encoded, undefined>) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Bytes of `send`s that wait for credit; one more is refused. */
+const sendQueueBytesMax = messageBytesHardMax;
+
+/** A channel below its values: items in their encoded form. The gateway and the command line pass them on as they are. */
+export class RawChannel implements StreamHandler {
+  readonly #stream: Stream;
+  readonly #assembly: Assembly;
+  readonly #controller = new AbortController();
+
+  /** Complete items that nobody has read yet. */
+  #items: Encoded[] = [];
+  #itemsAt = 0;
+  #itemBytes = 0;
+  /** Cost of received frames that is not given back yet, since enough unread items lie here. */
+  #withheld = 0;
+  #readers: Waiter[] = [];
+
+  #writers: { resolve: () => void; reject: (error: unknown) => void }[] = [];
+  #queuedBytes = 0;
+
+  #isWriteEnded = false;
+  #isReadEnded = false;
+  #dropsInput = false;
+  /** How the channel ended before both directions had ended cleanly. */
+  #error: LeverError | MethodError | undefined;
+  #onEnd: (() => void) | undefined;
+  #hasEnded = false;
+
+  constructor(stream: Stream, budget: AssemblyBudget) {
+    this.#stream = stream;
+    this.#assembly = new Assembly(budget);
+  }
+
+  /** Aborted when the channel has ended before its time: by the peer's error, a cancel, or the network. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Why the channel ended, if not cleanly. */
+  get error(): LeverError | MethodError | undefined {
+    return this.#error;
+  }
+
+  /** Both directions have ended, cleanly or not. */
+  get isEnded(): boolean {
+    return this.#hasEnded;
+  }
+
+  get isWriteEnded(): boolean {
+    return this.#isWriteEnded;
+  }
+
+  /** Called once, when both directions have ended; at once if they have. */
+  whenEnded(callback: () => void): void {
+    if (this.#hasEnded) callback();
+    else this.#onEnd = callback;
+  }
+
+  // ---------------------------------------------------------------- sending
+
+  /** Sends one message; resolves when the window allows the next. */
+  send(item: Encoded): Promise<void> {
+    try {
+      this.#checkSend(item);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    if (this.#transmit(FrameType.Message, formFlag(item), item.bytes)) return Promise.resolve();
+    if (this.#queuedBytes + item.bytes.length > sendQueueBytesMax && this.#writers.length > 0) {
+      // What was queued cannot be taken back, so this is refused by ending the channel's use, not silently dropped.
+      const error = new LeverError(
+        "OVERLOADED",
+        `more than ${sendQueueBytesMax} bytes of messages wait to be sent; await each send before the next`,
+        { effect: "ran" },
+      );
+      this.cancel(error);
+      return Promise.reject(error);
+    }
+    this.#queuedBytes += item.bytes.length;
+    return new Promise((resolve, reject) => {
+      this.#writers.push({ resolve, reject });
+    });
+  }
+
+  /** Sends the message if the window allows it now; false, and nothing is sent, if not, or if the channel has ended. */
+  trySend(item: Encoded): boolean {
+    if (this.#isWriteEnded || this.#error !== undefined) return false;
+    this.#checkSend(item);
+    if (!this.#stream.canSend(Math.min(item.bytes.length, trySendCreditBytes))) return false;
+    this.#transmit(FrameType.Message, formFlag(item), item.bytes);
+    return true;
+  }
+
+  #checkSend(item: Encoded): void {
+    if (this.#error !== undefined) throw this.#error;
+    if (this.#isWriteEnded) {
+      throw new LeverError("CANCELLED", "the channel's own direction was ended before; nothing can be sent on it", {
+        effect: "ran",
+      });
+    }
+    if (item.bytes.length > messageBytesHardMax) {
+      throw new LeverError(
+        "MESSAGE_TOO_LARGE",
+        `the message takes ${item.bytes.length} bytes, at most ${messageBytesHardMax} can be sent; split it`,
+        { details: { limit: "messageBytes", bytes: item.bytes.length, bytesMax: messageBytesHardMax } },
+      );
+    }
+  }
+
+  #transmit(type: number, flags: number, bytes: Uint8Array): boolean {
+    return this.#stream.send(type, flags, bytes);
+  }
+
+  /** Half-closes: the peer's reading ends cleanly after what was sent; this end goes on reading. */
+  closeWrite(): void {
+    if (this.#isWriteEnded || this.#error !== undefined) return;
+    this.#isWriteEnded = true;
+    this.#transmit(FrameType.End, 0, emptyItem);
+    this.#checkEnded();
+  }
+
+  /** Half-closes and drops what still comes in. */
+  close(): void {
+    this.closeWrite();
+    this.#dropInput();
+  }
+
+  /** Gives the peer an error, after what was sent, and ends both directions. */
+  fail(item: Encoded): void {
+    if (this.#error !== undefined) return;
+    if (item.bytes.length > errorValueBytesMax) {
+      throw new LeverError(
+        "RESULT_TOO_LARGE",
+        `the error's value takes ${item.bytes.length} bytes, at most ${errorValueBytesMax} can be sent`,
+      );
+    }
+    this.#endWith(Flag.Error | formFlag(item), item.bytes);
+  }
+
+  /** As `fail`, with an error that Lever raises. */
+  failWith(error: LeverError): void {
+    if (this.#error !== undefined) return;
+    this.#endWith(Flag.Fault, encodeFault(error));
+  }
+
+  #endWith(flags: number, bytes: Uint8Array): void {
+    if (this.#isWriteEnded) {
+      // This direction has ended cleanly; only a reset can still tell the peer.
+      this.cancel(new LeverError("CANCELLED", "the peer ended the channel with an error", { effect: "ran" }));
+      return;
+    }
+    this.#isWriteEnded = true;
+    this.#dropInput();
+    this.#transmit(FrameType.End, flags, bytes);
+    this.#isReadEnded = true;
+    this.#checkEnded();
+  }
+
+  /** Ends both directions at once; what is under way in either is dropped. The peer sees a `CANCELLED` network error. */
+  cancel(error: LeverError = new LeverError("CANCELLED", "the channel was cancelled", { effect: "ran" })): void {
+    if (this.#hasEnded) return;
+    this.#stream.reset(encodeFault(error));
+    this.#dropInput();
+    this.#break(error);
+  }
+
+  // ---------------------------------------------------------------- receiving
+
+  /** The next item; done at the peer's clean end. Rejects with the error that the channel ended with. */
+  receive(): Promise<IteratorResult<Encoded, undefined>> {
+    const item = this.#items[this.#itemsAt];
+    if (item !== undefined) {
+      this.#itemsAt++;
+      if (this.#itemsAt === this.#items.length) {
+        this.#items = [];
+        this.#itemsAt = 0;
+      } else if (this.#itemsAt > 256 && this.#itemsAt * 2 > this.#items.length) {
+        this.#items.splice(0, this.#itemsAt);
+        this.#itemsAt = 0;
+      }
+      this.#itemBytes -= item.bytes.length + itemOverheadBytes;
+      this.#giveBack();
+      return Promise.resolve({ done: false, value: item });
+    }
+    if (this.#error !== undefined && !this.#dropsInput) return Promise.reject(this.#error);
+    if (this.#isReadEnded || this.#dropsInput) return Promise.resolve({ done: true, value: undefined });
+    return new Promise((resolve, reject) => {
+      this.#readers.push({ resolve, reject });
+    });
+  }
+
+  #dropInput(): void {
+    this.#dropsInput = true;
+    this.#items = [];
+    this.#itemsAt = 0;
+    this.#itemBytes = 0;
+    this.#assembly.drop();
+    this.#giveBack();
+    const readers = this.#readers;
+    this.#readers = [];
+    for (const reader of readers) reader.resolve({ done: true, value: undefined });
+  }
+
+  #deliver(item: Encoded): void {
+    const reader = this.#readers.shift();
+    if (reader !== undefined) reader.resolve({ done: false, value: item });
+    else {
+      this.#items.push(item);
+      this.#itemBytes += item.bytes.length + itemOverheadBytes;
+    }
+  }
+
+  /** Credit goes back only while little lies unread: a reader that stalls stops its writer. */
+  #giveBack(): void {
+    if (this.#withheld === 0 || this.#itemBytes >= this.#stream.session.limits.streamWindowBytes) return;
+    const cost = this.#withheld;
+    this.#withheld = 0;
+    this.#stream.consume(cost);
+  }
+
+  // ---------------------------------------------------------------- the stream
+
+  onFrame(_stream: Stream, type: number, flags: number, payload: Uint8Array): void {
+    if (type === FrameType.Reset) return this.#break(fromReset(payload));
+    if (type !== FrameType.Message && type !== FrameType.End) return;
+    this.#withheld += flowCost(payload);
+    if (this.#dropsInput) {
+      this.#giveBack();
+      if (type === FrameType.End && (flags & Flag.More) === 0) this.#onPeerEnd();
+      return;
+    }
+    if ((flags & Flag.More) !== 0) {
+      const bytesMax = type === FrameType.Message ? messageBytesHardMax : errorValueBytesMax;
+      if (this.#assembly.bytes + payload.length > bytesMax) {
+        return this.cancel(
+          new LeverError("MESSAGE_TOO_LARGE", `a message is larger than ${bytesMax} bytes, the most that is taken`),
+        );
+      }
+      if (!this.#assembly.add(payload)) {
+        return this.cancel(
+          new LeverError("OVERLOADED", "too many large messages are being received at once", { effect: "ran" }),
+        );
+      }
+      return this.#giveBack();
+    }
+    const bytes = this.#assembly.finish(payload);
+    const form = (flags & Flag.Bytes) !== 0 ? "bytes" : "value";
+    if (type === FrameType.Message) {
+      this.#deliver({ bytes, form });
+      return this.#giveBack();
+    }
+    this.#giveBack();
+    if ((flags & (Flag.Error | Flag.Fault)) !== 0) this.#break(errorOf(flags, bytes, form));
+    else this.#onPeerEnd();
+  }
+
+  #onPeerEnd(): void {
+    this.#isReadEnded = true;
+    const readers = this.#readers;
+    this.#readers = [];
+    for (const reader of readers) reader.resolve({ done: true, value: undefined });
+    this.#checkEnded();
+  }
+
+  onWritable(): void {
+    this.#queuedBytes = 0;
+    const writers = this.#writers;
+    if (writers.length === 0) return;
+    this.#writers = [];
+    for (const writer of writers) writer.resolve();
+  }
+
+  onLost(_stream: Stream, error: LeverError): void {
+    this.#break(error.effect === "ran" ? error : error.withEffect("ran"));
+  }
+
+  #break(error: LeverError | MethodError): void {
+    if (this.#hasEnded && this.#isReadEnded) return;
+    this.#error ??= error;
+    this.#isReadEnded = true;
+    this.#isWriteEnded = true;
+    this.#assembly.drop();
+    const readers = this.#readers;
+    const writers = this.#writers;
+    this.#readers = [];
+    this.#writers = [];
+    for (const reader of readers) reader.reject(this.#error);
+    for (const writer of writers) writer.reject(this.#error);
+    this.#checkEnded();
+    this.#controller.abort(this.#error);
+  }
+
+  #checkEnded(): void {
+    if (this.#hasEnded || !this.#isReadEnded || !this.#isWriteEnded) return;
+    this.#hasEnded = true;
+    const onEnd = this.#onEnd;
+    this.#onEnd = undefined;
+    onEnd?.();
+  }
+}
+
+/** A large message goes out in fragments as credit comes in; `trySend` asks for the first of them only. */
+const trySendCreditBytes = 16 * 1024;
+/** What an unread item takes beside its bytes, about. */
+const itemOverheadBytes = 128;
+
+function formFlag(item: Encoded): number {
+  return item.form === "bytes" ? Flag.Bytes : 0;
+}
+
+function fromReset(payload: Uint8Array): LeverError {
+  const error = decodeFault(payload);
+  return error.effect === "ran" ? error : error.withEffect("ran");
+}
+
+/**
+ * A channel as methods and callers use it. `Receives` and `Sends` are the messages in the two directions: JSON values,
+ * or `Uint8Array`s.
+ *
+ * Reading: `for await (const message of channel)`; it ends at the peer's clean end, throws at an error (what the peer
+ * passed to `fail`, or the network's), and leaving it early cancels the channel.
+ */
+export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterable<Receives>, AsyncDisposable {
+  readonly #raw: RawChannel;
+
+  constructor(raw: RawChannel) {
+    this.#raw = raw;
+  }
+
+  /** Aborted when the channel ends before its time; `signal.reason` is the error. */
+  get signal(): AbortSignal {
+    return this.#raw.signal;
+  }
+
+  /** Both directions have ended. */
+  get isEnded(): boolean {
+    return this.#raw.isEnded;
+  }
+
+  /**
+   * Sends one message and resolves when the window allows the next: awaiting each `send` is back-pressure.
+   * Rejects with the error that ended the channel, VALUE_NOT_ENCODABLE, or MESSAGE_TOO_LARGE. Bytes must not be changed
+   * until it resolves.
+   */
+  async send(message: Sends): Promise<void> {
+    return this.#raw.send(encodeMessage(message, "message"));
+  }
+
+  /** Sends the message if it can leave now; false if the reader is too slow, or the channel has ended. */
+  trySend(message: Sends): boolean {
+    return this.#raw.trySend(encodeMessage(message, "message"));
+  }
+
+  /** Ends the own direction: the peer's loop ends after the last message; this end may go on reading. */
+  closeWrite(): void {
+    this.#raw.closeWrite();
+  }
+
+  /** Ends the own direction and drops what still comes in. */
+  close(): void {
+    this.#raw.close();
+  }
+
+  /** Ends both directions with an error: the peer's loop throws a MethodError with this value. */
+  fail(value: unknown): void {
+    this.#raw.fail(encodeResult(value, "error"));
+  }
+
+  /** Ends both directions at once, dropping what is under way. */
+  cancel(): void {
+    this.#raw.cancel();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Receives, void, undefined> {
+    let isFinished = false;
+    try {
+      for (;;) {
+        const next = await this.#raw.receive();
+        if (next.done === true) break;
+        yield decodeItem(next.value) as Receives;
+      }
+      isFinished = true;
+    } catch (error) {
+      isFinished = true;
+      throw error;
+    } finally {
+      if (!isFinished) this.cancel();
+    }
+  }
+
+  /** The next message, or undefined at the peer's clean end. Rejects as the loop throws. */
+  async receive(): Promise<Receives | undefined> {
+    const next = await this.#raw.receive();
+    return next.done === true ? undefined : (decodeItem(next.value) as Receives);
+  }
+
+  /** `await using channel`: closes what is still open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+}
+
+function decodeItem(item: Encoded): unknown {
+  // Bytes are views of what came in: the reader gets memory of its own.
+  return item.form === "bytes" ? item.bytes.slice() : decodePayload(item.bytes, item.form);
+}

@@ -1,0 +1,330 @@
+/**
+ * Invocations at the end that runs them: gathers the arguments of each stream that the peer opens, has the host run the
+ * method, and answers. The host (a client library) knows the methods; this file knows what an answer has to say.
+ *
+ * Invariant: REFUSE is sent only for a method that was not entered; after that every answer says `ran`. A stream counts
+ * against the session's limit until its method has returned, whatever the peer does meanwhile.
+ */
+
+import { Channel, RawChannel } from "../channel/channel.ts";
+import { DeadlineEntry, type DeadlineWheel } from "../deadline/deadline-wheel.ts";
+import { decodeFault, encodeFault } from "../error/fault.ts";
+import { LeverError } from "../error/lever-error.ts";
+import { MethodError } from "../error/method-error.ts";
+import { Flag, FrameType } from "../frame/frame.ts";
+import { decodeFields, type RoutingFields, routingFixedBytes } from "../session/routing-header.ts";
+import type { OpenFrame, Session } from "../session/session.ts";
+import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
+import type { Target } from "../target/target.ts";
+import { type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
+import { Assembly, type AssemblyBudget } from "./assembly.ts";
+import { argsBytesHardMax, errorValueBytesMax, resultBytesHardMax } from "./item-limits.ts";
+
+/** Who has the methods. */
+export interface MethodHost {
+  /**
+   * Finds the method and checks the arguments; what it throws refuses the call, with effect `none`. The function that
+   * it returns enters the method; its result, or what it throws, is the method's own.
+   */
+  prepare(invocation: Invocation, args: Encoded): () => unknown;
+  /** As `prepare`, for a streaming method. */
+  prepareChannel(invocation: Invocation, args: Encoded): (channel: Channel) => unknown;
+  /** The method threw something that is no MethodError: what the caller may read of it. To be logged there. */
+  describeThrown(invocation: Invocation, thrown: unknown): string;
+}
+
+export interface InvocationServerOptions {
+  readonly host: MethodHost;
+  readonly wheel: DeadlineWheel;
+  readonly budget: AssemblyBudget;
+  now(): number;
+}
+
+/** Two bytes of load in front of a reply or in an ACCEPT: an app leaves them 0, its agent fills them in. */
+const loadBytes = 2;
+const noLoad = new Uint8Array(loadBytes);
+
+export class InvocationServer {
+  readonly options: InvocationServerOptions;
+  #running = 0;
+  #whenIdle: (() => void)[] = [];
+
+  constructor(options: InvocationServerOptions) {
+    this.options = options;
+  }
+
+  /** Calls and channels whose methods run. */
+  get running(): number {
+    return this.#running;
+  }
+
+  /** For the session's handler. */
+  onOpen(stream: Stream, open: OpenFrame): void {
+    const invocation = new Invocation(this, stream, open.target, open.timeoutMs);
+    stream.handler = invocation;
+    const { frame, payloadAt, flags } = open;
+    if (payloadAt > routingFixedBytes) {
+      try {
+        invocation.fields = decodeFields(frame.subarray(routingFixedBytes, payloadAt));
+      } catch (error) {
+        return invocation.refuse(LeverError.from(error));
+      }
+    }
+    invocation.onArgs(flags, frame.subarray(payloadAt), flowCost(frame));
+  }
+
+  /** Resolves when no method runs. */
+  idle(): Promise<void> {
+    if (this.#running === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenIdle.push(resolve));
+  }
+
+  entered(): void {
+    this.#running++;
+  }
+
+  left(): void {
+    this.#running--;
+    if (this.#running > 0 || this.#whenIdle.length === 0) return;
+    const waiting = this.#whenIdle;
+    this.#whenIdle = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+const noFields: RoutingFields = {};
+
+/** One call or channel at the instance. */
+export class Invocation extends DeadlineEntry implements StreamHandler {
+  readonly target: Target;
+  fields: RoutingFields = noFields;
+  /** When the caller stops waiting, on the `now` of the server; undefined: never, or the channel is open. */
+  readonly deadlineAt: number | undefined;
+  readonly #server: InvocationServer;
+  readonly #stream: Stream;
+  #assembly: Assembly | undefined;
+  #controller: AbortController | undefined;
+  #abortedWith: LeverError | undefined;
+  #isDone = false;
+
+  constructor(server: InvocationServer, stream: Stream, target: Target, timeoutMs: number) {
+    super();
+    this.#server = server;
+    this.#stream = stream;
+    this.target = target;
+    this.deadlineAt = timeoutMs === 0 || stream.isChannel ? undefined : server.options.now() + timeoutMs;
+  }
+
+  get session(): Session {
+    return this.#stream.session;
+  }
+
+  /** Aborted when the caller cancels, its deadline passes, or the way to it is lost. Made when first asked for. */
+  get signal(): AbortSignal {
+    let controller = this.#controller;
+    if (controller === undefined) {
+      controller = new AbortController();
+      this.#controller = controller;
+      if (this.#abortedWith !== undefined) controller.abort(this.#abortedWith);
+      else if (this.deadlineAt !== undefined && !this.#isDone) this.#server.options.wheel.add(this, this.deadlineAt);
+    }
+    return controller.signal;
+  }
+
+  override onDeadline(): void {
+    this.#abort(new LeverError("DEADLINE_EXCEEDED", `the caller of ${this.target.text} waits no longer`));
+  }
+
+  // ---------------------------------------------------------------- the stream
+
+  onFrame(_stream: Stream, type: number, flags: number, payload: Uint8Array): void {
+    if (type === FrameType.Open) this.onArgs(flags, payload, flowCost(payload));
+    else if (type === FrameType.Reset) this.#abort(decodeFault(payload));
+  }
+
+  onWritable(): void {}
+
+  onLost(_stream: Stream, error: LeverError): void {
+    this.#abort(error);
+  }
+
+  #abort(error: LeverError): void {
+    this.#assembly?.drop();
+    if (this.#abortedWith !== undefined) return;
+    this.#abortedWith = error;
+    this.#controller?.abort(error);
+    // Not entered yet: nothing else will let go of the stream.
+    if (!this.#isDone && this.#assembly !== undefined) this.#stream.release();
+  }
+
+  /** A fragment of the arguments. */
+  onArgs(flags: number, fragment: Uint8Array, cost: number): void {
+    const stream = this.#stream;
+    stream.consume(cost);
+    if ((flags & Flag.More) !== 0) {
+      this.#assembly ??= new Assembly(this.#server.options.budget);
+      if (this.#assembly.bytes + fragment.length > argsBytesHardMax) {
+        return this.refuse(
+          new LeverError("ARGS_TOO_LARGE", `the arguments are larger than ${argsBytesHardMax} bytes; use a channel`),
+        );
+      }
+      if (!this.#assembly.add(fragment)) {
+        this.refuse(new LeverError("OVERLOADED", "too many large arguments are being received at once"));
+      }
+      return;
+    }
+    const bytes = this.#assembly === undefined ? fragment : this.#assembly.finish(fragment);
+    this.#assembly = undefined;
+    const args: Encoded = { bytes, form: (flags & Flag.Bytes) !== 0 ? "bytes" : "value" };
+    if (stream.isChannel) this.#runChannel(args);
+    else this.#runCall(args);
+  }
+
+  refuse(error: LeverError): void {
+    this.#assembly?.drop();
+    this.#isDone = true;
+    this.#stream.refuse(encodeFault(error.withEffect("none")));
+    this.#stream.release();
+  }
+
+  // ---------------------------------------------------------------- calls
+
+  #runCall(args: Encoded): void {
+    let enter: () => unknown;
+    try {
+      enter = this.#server.options.host.prepare(this, args);
+    } catch (error) {
+      return this.refuse(LeverError.from(error));
+    }
+    this.#server.entered();
+    let result: unknown;
+    try {
+      result = enter();
+    } catch (error) {
+      return this.#threw(error);
+    }
+    if (isThenable(result)) result.then(this.#onResult, this.#onThrown);
+    else this.#returned(result);
+  }
+
+  readonly #onResult = (result: unknown) => this.#returned(result);
+  readonly #onThrown = (error: unknown) => this.#threw(error);
+
+  #returned(result: unknown): void {
+    let encoded: Encoded;
+    try {
+      encoded = encodeResult(result, "result");
+      if (encoded.bytes.length > resultBytesHardMax) throw tooLarge("result", encoded.bytes.length, resultBytesHardMax);
+    } catch (error) {
+      return this.#reply(Flag.Fault, encodeFault(LeverError.from(error).withEffect("ran")));
+    }
+    this.#reply(encoded.form === "bytes" ? Flag.Bytes : 0, encoded.bytes);
+  }
+
+  #threw(thrown: unknown): void {
+    const { flags, bytes } = this.#describe(thrown);
+    this.#reply(flags, bytes);
+  }
+
+  #reply(flags: number, bytes: Uint8Array): void {
+    this.#leave();
+    const stream = this.#stream;
+    if (!stream.isClosed) {
+      const item = new Uint8Array(loadBytes + bytes.length);
+      item.set(bytes, loadBytes);
+      stream.send(FrameType.Reply, flags, item);
+    }
+    stream.release();
+  }
+
+  #leave(): void {
+    this.#isDone = true;
+    if (this.#controller !== undefined) this.#server.options.wheel.remove(this);
+    this.#server.left();
+  }
+
+  // ---------------------------------------------------------------- channels
+
+  #runChannel(args: Encoded): void {
+    let enter: (channel: Channel) => unknown;
+    try {
+      enter = this.#server.options.host.prepareChannel(this, args);
+    } catch (error) {
+      return this.refuse(LeverError.from(error));
+    }
+    const stream = this.#stream;
+    const raw = new RawChannel(stream, this.#server.options.budget);
+    stream.handler = raw;
+    this.#server.entered();
+    raw.signal.addEventListener("abort", () => this.#abort(LeverError.from(raw.error)), { once: true });
+    // Before the method's first synchronous part, which may send: nothing may stand before ACCEPT.
+    stream.accept(noLoad);
+    let result: unknown;
+    let thrown: { error: unknown } | undefined;
+    try {
+      result = enter(new Channel(raw));
+    } catch (error) {
+      thrown = { error };
+    }
+    if (thrown !== undefined) this.#channelEnded(raw, thrown);
+    else if (isThenable(result)) {
+      result.then(
+        () => this.#channelEnded(raw, undefined),
+        (error) => this.#channelEnded(raw, { error }),
+      );
+    } else this.#channelEnded(raw, undefined);
+  }
+
+  #channelEnded(raw: RawChannel, thrown: { error: unknown } | undefined): void {
+    if (thrown === undefined) raw.close();
+    else if (!raw.isEnded) {
+      if (MethodError.is(thrown.error)) {
+        const { flags, bytes } = this.#describe(thrown.error);
+        if ((flags & Flag.Fault) === 0) raw.fail({ bytes, form: (flags & Flag.Bytes) !== 0 ? "bytes" : "value" });
+        else raw.failWith(decodeFault(bytes));
+      } else if (thrown.error !== raw.error) {
+        raw.failWith(decodeFault(this.#describe(thrown.error).bytes));
+      }
+    }
+    this.#leave();
+    this.#stream.release();
+  }
+
+  /** What the caller gets for what a method threw. */
+  #describe(thrown: unknown): { flags: number; bytes: Uint8Array } {
+    if (MethodError.is(thrown)) {
+      try {
+        const encoded =
+          thrown.value === undefined ? encodeResult(undefined, "error") : encodeMessage(thrown.value, "error");
+        if (encoded.bytes.length <= errorValueBytesMax) {
+          return { flags: Flag.Error | (encoded.form === "bytes" ? Flag.Bytes : 0), bytes: encoded.bytes };
+        }
+        return fault(tooLarge("error's value", encoded.bytes.length, errorValueBytesMax));
+      } catch (error) {
+        const refusal = LeverError.from(error);
+        return fault(
+          new LeverError("RESULT_NOT_ENCODABLE", refusal.rawMessage, { effect: "ran", details: refusal.details }),
+        );
+      }
+    }
+    const text = this.#server.options.host.describeThrown(this, thrown);
+    return fault(new LeverError("METHOD_THREW", text, { effect: "ran" }));
+  }
+}
+
+function fault(error: LeverError): { flags: number; bytes: Uint8Array } {
+  return { flags: Flag.Fault, bytes: encodeFault(error) };
+}
+
+function tooLarge(what: string, bytes: number, bytesMax: number): LeverError {
+  return new LeverError(
+    "RESULT_TOO_LARGE",
+    `the ${what} takes ${bytes} bytes, at most ${bytesMax} can be sent; ` +
+      "stream it over a channel (a method whose name ends in Chan)",
+    { effect: "ran", details: { limit: "resultBytes", bytes, bytesMax } },
+  );
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+}

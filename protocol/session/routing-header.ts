@@ -1,0 +1,177 @@
+/**
+ * The routing header in front of the first fragment of an OPEN:
+ *
+ *   | target u16 | timeoutMs u32 | fieldsLength u16 | fields … | payload …
+ *
+ * A field is `key u8 | length u16 | bytes`. Keys with the high bit may be skipped by who does not know them; any other
+ * unknown key refuses the call. The fixed part lies in front so that a relay patches it in place and forwards the rest.
+ */
+
+import { LeverError } from "../error/lever-error.ts";
+import { decodeValue } from "../value/decode.ts";
+import { encodeValue } from "../value/encode.ts";
+import { headerFieldsBytesMax } from "./limits.ts";
+
+export const routingFixedBytes = 8;
+export const optionalFieldBit = 0x80;
+
+export const FieldKey = {
+  /** The target's text, where it has no number (target 0). */
+  Target: 0x01,
+  /** The resource's name, 1 to 1,024 bytes of UTF-8. */
+  Resource: 0x02,
+  /** Idempotency token, 1 to 128 bytes of UTF-8. */
+  Token: 0x03,
+  /** W3C `traceparent`, as text. */
+  TraceParent: 0x84,
+  /** W3C `tracestate`, as text. */
+  TraceState: 0x85,
+  /** Who calls: a MessagePack map; written by agents and gateways only. */
+  Caller: 0x86,
+  /** Metadata: a MessagePack map of strings. */
+  Metadata: 0x87,
+} as const;
+
+/** Who calls, as the callee's side knows it: never taken from what the calling app says. */
+export interface Caller {
+  readonly environment?: string;
+  readonly service?: string;
+  readonly instance?: string;
+  /** True for a call from outside, through a gateway. */
+  readonly outside?: boolean;
+}
+
+export interface RoutingFields {
+  target?: string;
+  resource?: string;
+  token?: string;
+  traceparent?: string;
+  tracestate?: string;
+  caller?: Caller;
+  metadata?: Readonly<Record<string, string>>;
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+const none = new Uint8Array(0);
+
+/** Encodes fields; undefined ones are left out. Throws HEADER_TOO_LARGE above 16 KiB. */
+export function encodeFields(fields: RoutingFields): Uint8Array {
+  const parts: [number, Uint8Array][] = [];
+  if (fields.target !== undefined) parts.push([FieldKey.Target, encoder.encode(fields.target)]);
+  if (fields.resource !== undefined) parts.push([FieldKey.Resource, encoder.encode(fields.resource)]);
+  if (fields.token !== undefined) parts.push([FieldKey.Token, encoder.encode(fields.token)]);
+  if (fields.traceparent !== undefined) parts.push([FieldKey.TraceParent, encoder.encode(fields.traceparent)]);
+  if (fields.tracestate !== undefined) parts.push([FieldKey.TraceState, encoder.encode(fields.tracestate)]);
+  if (fields.caller !== undefined) parts.push([FieldKey.Caller, encodeValue(fields.caller, "caller")]);
+  if (fields.metadata !== undefined) parts.push([FieldKey.Metadata, encodeValue(fields.metadata, "metadata")]);
+  if (parts.length === 0) return none;
+  let length = 0;
+  for (const [, bytes] of parts) length += 3 + bytes.length;
+  if (length > headerFieldsBytesMax) {
+    throw new LeverError(
+      "HEADER_TOO_LARGE",
+      `the routing header takes ${length} bytes (resource, token, trace context and metadata together), ` +
+        `at most ${headerFieldsBytesMax} are allowed; send less metadata`,
+      { effect: "none" },
+    );
+  }
+  const out = new Uint8Array(length);
+  let at = 0;
+  for (const [key, bytes] of parts) {
+    out[at] = key;
+    out[at + 1] = bytes.length >>> 8;
+    out[at + 2] = bytes.length;
+    out.set(bytes, at + 3);
+    at += 3 + bytes.length;
+  }
+  return out;
+}
+
+/** Decodes and checks fields. Throws PROTOCOL_VIOLATION, or VERSION_UNSUPPORTED at an unknown critical field. */
+export function decodeFields(bytes: Uint8Array): RoutingFields {
+  const fields: RoutingFields = {};
+  let at = 0;
+  const seen = new Set<number>();
+  while (at < bytes.length) {
+    const key = bytes[at] as number;
+    const length = ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0);
+    const from = at + 3;
+    const to = from + length;
+    if (from > bytes.length || to > bytes.length) {
+      throw violation(
+        `field 0x${key.toString(16)} claims ${length} bytes, ${Math.max(bytes.length - from, 0)} are there`,
+      );
+    }
+    if (seen.has(key)) throw violation(`field 0x${key.toString(16)} is there twice`);
+    seen.add(key);
+    const value = bytes.subarray(from, to);
+    at = to;
+    switch (key) {
+      case FieldKey.Target:
+        fields.target = text(value, "target");
+        break;
+      case FieldKey.Resource:
+        fields.resource = text(value, "resource", 1024);
+        break;
+      case FieldKey.Token:
+        fields.token = text(value, "token", tokenBytesMax);
+        break;
+      case FieldKey.TraceParent:
+        fields.traceparent = text(value, "traceparent");
+        break;
+      case FieldKey.TraceState:
+        fields.tracestate = text(value, "tracestate");
+        break;
+      case FieldKey.Caller:
+        fields.caller = map(value, "caller") as Caller;
+        break;
+      case FieldKey.Metadata: {
+        const metadata = map(value, "metadata");
+        for (const [name, entry] of Object.entries(metadata)) {
+          if (typeof entry !== "string") throw violation(`metadata ${JSON.stringify(name)} is no string`);
+        }
+        fields.metadata = metadata as Record<string, string>;
+        break;
+      }
+      default:
+        if ((key & optionalFieldBit) === 0) {
+          throw new LeverError(
+            "VERSION_UNSUPPORTED",
+            `the call has a field 0x${key.toString(16)} that this end does not know and may not skip; upgrade it`,
+            { effect: "none" },
+          );
+        }
+    }
+  }
+  return fields;
+}
+
+export const tokenBytesMax = 128;
+
+function text(bytes: Uint8Array, name: string, bytesMax?: number): string {
+  if (bytes.length === 0 || (bytesMax !== undefined && bytes.length > bytesMax)) {
+    throw violation(`the field ${name} has ${bytes.length} bytes, expected 1 to ${bytesMax ?? headerFieldsBytesMax}`);
+  }
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw violation(`the field ${name} is not valid UTF-8`);
+  }
+}
+
+function map(bytes: Uint8Array, name: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = decodeValue(bytes);
+  } catch (error) {
+    throw violation(`the field ${name} is not a valid value: ${LeverError.from(error).rawMessage}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw violation(`the field ${name} is no map`);
+  return value as Record<string, unknown>;
+}
+
+function violation(what: string): LeverError {
+  return new LeverError("PROTOCOL_VIOLATION", `in an OPEN's routing header: ${what}`, { effect: "none" });
+}

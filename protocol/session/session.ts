@@ -1,0 +1,989 @@
+/**
+ * A session: one transport, many streams, the same rules at both ends.
+ *
+ * It owns the framing, HELLO, the numbers of targets, credit in both directions, the turns that streams take, liveness
+ * (PING), the end (GOAWAY) and every limit on what a peer may make this end hold. A peer that breaks a rule loses the
+ * session with a typed error. It leaves to its streams' handlers what calls and channels mean.
+ *
+ * Invariant: bytes held for a peer are bounded by the windows that this end offered, and bytes held towards a peer by
+ * the credit that others got for them, `writeHighWaterBytes` and `controlBacklogBytesMax`.
+ */
+
+import type { Clock, TimerHandle } from "../clock/clock.ts";
+import { decodeFault, encodeFault } from "../error/fault.ts";
+import { LeverError } from "../error/lever-error.ts";
+import { FrameDecoder } from "../frame/decode.ts";
+import { FrameEncoder } from "../frame/encode.ts";
+import {
+  Flag,
+  FrameType,
+  framePayloadBytesMax,
+  frameTypeName,
+  isFlowControlled,
+  optionalFrameBit,
+} from "../frame/frame.ts";
+import { Target } from "../target/target.ts";
+import type { Transport } from "../transport/transport.ts";
+import { decodeHello, encodeHello, type Hello, type Identity } from "./hello.ts";
+import {
+  controlBacklogBytesMax,
+  headerFieldsBytesMax,
+  helloBytesMax,
+  pingsPerSecondMax,
+  type SessionLimits,
+  sessionWindowBytesMin,
+  streamsMaxMin,
+  streamWindowBytesMin,
+  targetBytesMax,
+  windowBytesMax,
+  writeHighWaterBytes,
+} from "./limits.ts";
+import { decodeFields, encodeFields, FieldKey, routingFixedBytes } from "./routing-header.ts";
+import { flowCost, Phase, Stream, type StreamHandler } from "./stream.ts";
+
+/** The first OPEN of a stream, as it came in. One object per session, reused: read it before the callback returns. */
+export interface OpenFrame {
+  target: Target;
+  flags: number;
+  /** Time left, in ms; 0: none was set. */
+  timeoutMs: number;
+  /** The whole payload of the frame: fixed part, fields, first fragment. */
+  frame: Uint8Array;
+  /** Where the fields end and the fragment of the arguments begins in `frame`. */
+  payloadAt: number;
+}
+
+/** Who uses the session. Callbacks never throw. */
+export interface SessionHandler {
+  /** The peer's HELLO is there. */
+  onHello?(hello: Hello): void;
+  /** The peer opens a stream: the handler sets `stream.handler`, or refuses. */
+  onOpen(stream: Stream, open: OpenFrame): void;
+  /** REGISTER, on an app's link only. */
+  onRegister?(payload: Uint8Array): void;
+  /** The peer takes no more streams; `error` says why. Those it has taken go on. */
+  onGoAway?(error: LeverError): void;
+  /** The session is over; called once, after every stream's `onLost`. */
+  onClose?(error: LeverError): void;
+}
+
+export interface SessionOptions {
+  readonly transport: Transport;
+  readonly clock: Clock;
+  /** The dialer's streams have odd numbers, the acceptor's even ones. */
+  readonly side: "dialer" | "acceptor";
+  readonly identity: Identity;
+  readonly limits: SessionLimits;
+  readonly handler: SessionHandler;
+  /** The last number that a stream may get; for tests of what happens then. */
+  readonly streamIdMax?: number;
+}
+
+/** Counts for metrics. */
+export interface SessionCounters {
+  bytesIn: number;
+  bytesOut: number;
+  writes: number;
+}
+
+const lostHandler: StreamHandler = { onFrame() {}, onWritable() {}, onLost() {} };
+const none = new Uint8Array(0);
+/** An END with one of these ends both directions. */
+const failed = Flag.Error | Flag.Fault;
+
+export class Session {
+  readonly limits: SessionLimits;
+  readonly counters: SessionCounters = { bytesIn: 0, bytesOut: 0, writes: 0 };
+  /** The peer's HELLO, once it is there. */
+  hello: Hello | undefined;
+  peerStreamWindowBytes = streamWindowBytesMin;
+  /** For whoever owns the session. */
+  owner: unknown = undefined;
+
+  readonly #clock: Clock;
+  readonly #transport: Transport;
+  readonly #handler: SessionHandler;
+  readonly #decoder: FrameDecoder;
+  readonly #encoder = new FrameEncoder();
+  readonly #isDialer: boolean;
+  readonly #streamIdMax: number;
+
+  readonly #streams = new Map<number, Stream>();
+  #nextId: number;
+  #lastPeerId = 0;
+  #localOpen = 0;
+  #heldForPeer = 0;
+
+  #sendWindow = sessionWindowBytesMin;
+  #peerSessionWindow = sessionWindowBytesMin;
+  #peerStreamsMax = streamsMaxMin;
+  #peerTargetsMax = 0;
+  #receiveWindow: number;
+  #ungranted = 0;
+
+  readonly #peerTargets: (Target | undefined)[] = [];
+  readonly #localTargets = new Map<string, number>();
+
+  /** Streams with frames to send, in turns; calls apart from channels, whose credit is not the same. */
+  readonly #readyCalls = new ReadyList();
+  readonly #readyChannels = new ReadyList();
+  #isSaturated = false;
+  #isFlushScheduled = false;
+  #isPumping = false;
+
+  #timer: TimerHandle | undefined;
+  /** Ends the session when its grace after GOAWAY is over, and the transport when the peer does not. */
+  #endTimer: TimerHandle | undefined;
+  #ticksSilent = 0;
+  #hasReceived = false;
+  #pingsThisSecond = 0;
+  #pingSecondStartedAt: number;
+  readonly #startedAt: number;
+
+  #isGoingAway = false;
+  #isPeerGoingAway = false;
+  #isClosed = false;
+  #isTransportClosed = false;
+
+  readonly #open: OpenFrame = {
+    target: new Target("", "none", "none"),
+    flags: 0,
+    timeoutMs: 0,
+    frame: none,
+    payloadAt: 0,
+  };
+  readonly #flush = () => this.#flushNow();
+
+  constructor(options: SessionOptions) {
+    this.limits = options.limits;
+    this.#clock = options.clock;
+    this.#transport = options.transport;
+    this.#handler = options.handler;
+    this.#isDialer = options.side === "dialer";
+    this.#nextId = this.#isDialer ? 1 : 2;
+    this.#streamIdMax = options.streamIdMax ?? 0xffffffff;
+    this.#receiveWindow = options.limits.sessionWindowBytes;
+    this.#startedAt = this.#clock.now();
+    this.#pingSecondStartedAt = this.#startedAt;
+    this.#decoder = new FrameDecoder((type, flags, streamId, payload) => this.#onFrame(type, flags, streamId, payload));
+    this.#control(FrameType.Hello, 0, 0, encodeHello(options.identity, options.limits));
+    this.#transport.start({
+      onData: (chunk) => this.#onData(chunk),
+      onDrain: () => this.#onDrain(),
+      onClose: (error) => this.#onTransportClose(error),
+    });
+    this.#armTimer();
+  }
+
+  get peerName(): string {
+    return this.#transport.peerName;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** A stream can be opened. When not, whoever owns the session dials a new one. */
+  get isAvailable(): boolean {
+    return !this.#isClosed && !this.#isGoingAway && !this.#isPeerGoingAway && this.#nextId <= this.#streamIdMax;
+  }
+
+  get isPeerGoingAway(): boolean {
+    return this.#isPeerGoingAway;
+  }
+
+  get streamCount(): number {
+    return this.#streams.size;
+  }
+
+  // ---------------------------------------------------------------- opening
+
+  /**
+   * Opens a stream with arguments from this end. `payload` is the whole encoded args; it goes out in fragments.
+   * Throws OVERLOADED above the peer's number of streams, HEADER_TOO_LARGE, CONNECTION_LOST if the session is over:
+   * all with effect none.
+   */
+  open(
+    target: Target,
+    flags: number,
+    timeoutMs: number,
+    fields: Uint8Array,
+    payload: Uint8Array,
+    handler: StreamHandler,
+  ): Stream {
+    const fieldsEnd = routingFixedBytes + fields.length;
+    const room = framePayloadBytesMax / 2;
+    const firstBytes = Math.min(payload.length, Math.max(room - fields.length, 0));
+    const frame = new Uint8Array(fieldsEnd + firstBytes);
+    frame[2] = timeoutMs >>> 24;
+    frame[3] = timeoutMs >>> 16;
+    frame[4] = timeoutMs >>> 8;
+    frame[5] = timeoutMs;
+    frame[6] = fields.length >>> 8;
+    frame[7] = fields.length;
+    if (fields.length > 0) frame.set(fields, routingFixedBytes);
+    if (firstBytes === payload.length) {
+      frame.set(payload, fieldsEnd);
+      return this.openFrame(target, flags, frame, handler);
+    }
+    frame.set(payload.subarray(0, firstBytes), fieldsEnd);
+    const stream = this.openFrame(target, flags | Flag.More, frame, handler);
+    stream.send(FrameType.Open, flags, payload.subarray(firstBytes));
+    return stream;
+  }
+
+  /**
+   * Opens a stream with a first OPEN frame as it came in elsewhere: fixed part, fields, first fragment. The target's
+   * number is written into it; the caller has written the time left (`writeTimeout`). `source` as in `Stream.send`.
+   */
+  openFrame(
+    target: Target,
+    flags: number,
+    frame: Uint8Array,
+    handler: StreamHandler,
+    source?: Stream,
+    sourceCost = 0,
+  ): Stream {
+    if (!this.isAvailable) {
+      throw new LeverError("CONNECTION_LOST", `the session with ${this.peerName} takes no more streams`, {
+        effect: "none",
+      });
+    }
+    if (this.#localOpen >= this.#peerStreamsMax) {
+      throw new LeverError(
+        "OVERLOADED",
+        `${this.#peerStreamsMax} calls and channels to ${this.peerName} are open, the most that it takes; ` +
+          "wait for some to end",
+        { effect: "none", details: { limit: "streamsMax", streamsMax: this.#peerStreamsMax } },
+      );
+    }
+    const number = this.#numberOf(target);
+    let first = frame;
+    if (number === 0) first = withInlineTarget(frame, target);
+    first[0] = number >>> 8;
+    first[1] = number;
+    const stream = new Stream(this, this.#nextId, flags & ~Flag.More, true, handler);
+    this.#nextId += 2;
+    this.#localOpen++;
+    this.#streams.set(stream.id, stream);
+    if (first.length <= framePayloadBytesMax) stream.send(FrameType.Open, flags, first, source, sourceCost);
+    else {
+      // Only when a relay's or an inline field made the frame too long: the fixed part and the fields stay in front.
+      stream.send(FrameType.Open, flags | Flag.More, first.subarray(0, framePayloadBytesMax));
+      stream.send(FrameType.Open, flags, first.subarray(framePayloadBytesMax), source, sourceCost);
+    }
+    return stream;
+  }
+
+  /** REGISTER: what the app serves. At most one frame. */
+  register(payload: Uint8Array): void {
+    if (payload.length > framePayloadBytesMax) {
+      throw new LeverError(
+        "INVALID_OPTION",
+        `the registration takes ${payload.length} bytes, at most ${framePayloadBytesMax} are allowed; serve fewer methods`,
+      );
+    }
+    this.#control(FrameType.Register, 0, 0, payload);
+  }
+
+  // ---------------------------------------------------------------- the end
+
+  /**
+   * Takes no more streams from the peer and opens none; those that are there go on, and when the last has ended, the
+   * session ends. The peer learns `error` and which of its streams were taken.
+   */
+  goAway(error: LeverError): void {
+    if (this.#isClosed || this.#isGoingAway) return;
+    this.#isGoingAway = true;
+    this.#sendGoAway(error);
+    if (this.#streams.size === 0) this.#finish(error);
+    else {
+      this.#endTimer = this.#clock.setTimer(() => this.#finish(error), this.limits.goAwayGraceMs);
+    }
+  }
+
+  /** Ends the session now. The peer learns `error`; open streams are lost. */
+  close(error: LeverError): void {
+    if (this.#isClosed) return;
+    if (!this.#isGoingAway) this.#sendGoAway(error);
+    this.#finish(error);
+  }
+
+  /** Ends the session at once, without a word to the peer. */
+  destroy(error: LeverError): void {
+    this.#over(error);
+    this.#transport.destroy();
+  }
+
+  #sendGoAway(error: LeverError): void {
+    const fault = encodeFault(error);
+    const payload = new Uint8Array(4 + fault.length);
+    writeU32(payload, 0, this.#lastPeerId);
+    payload.set(fault, 4);
+    this.#control(FrameType.GoAway, 0, 0, payload);
+  }
+
+  #finish(error: LeverError): void {
+    if (this.#isClosed) return;
+    this.#flushNow();
+    this.#over(error);
+    this.#transport.end();
+    // A peer that does not close its side does not hold this one.
+    if (!this.#isTransportClosed) this.#endTimer = this.#clock.setTimer(() => this.#transport.destroy(), 1000);
+  }
+
+  #over(error: LeverError): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#decoder.stop();
+    if (this.#timer !== undefined) this.#clock.clearTimer(this.#timer);
+    if (this.#endTimer !== undefined) this.#clock.clearTimer(this.#endTimer);
+    this.#endTimer = undefined;
+    for (const stream of [...this.#streams.values()]) {
+      this.#remove(stream);
+      stream.handler.onLost(stream, error);
+    }
+    this.#handler.onClose?.(error);
+  }
+
+  #onTransportClose(cause: Error | undefined): void {
+    this.#isTransportClosed = true;
+    if (this.#endTimer !== undefined) this.#clock.clearTimer(this.#endTimer);
+    this.#endTimer = undefined;
+    this.#over(
+      new LeverError(
+        "CONNECTION_LOST",
+        `the connection with ${this.peerName} was closed${cause === undefined ? "" : `: ${cause.message}`}`,
+        { cause },
+      ),
+    );
+  }
+
+  #violation(what: string): never {
+    throw new LeverError("PROTOCOL_VIOLATION", `${this.peerName} ${what}`);
+  }
+
+  // ---------------------------------------------------------------- what streams ask for
+
+  /** There is credit for a frame of this cost, and nobody of its class waits before it. */
+  maySendAtOnce(stream: Stream, cost: number): boolean {
+    const list = stream.isChannel && stream.outPhase === Phase.Flowing ? this.#readyChannels : this.#readyCalls;
+    return list.isEmpty && stream.sendWindow >= cost && this.#hasCredit(stream, cost);
+  }
+
+  /**
+   * Credit of the session, and room in the transport. Messages of channels leave the last half of the window to calls:
+   * readers that stall cannot use up what calls need.
+   */
+  #hasCredit(stream: Stream, cost: number): boolean {
+    if (this.#isSaturated) return false;
+    const reserved = stream.isChannel && stream.outPhase === Phase.Flowing ? this.#peerSessionWindow >>> 1 : 0;
+    return this.#sendWindow - cost >= reserved;
+  }
+
+  /** Lays a flow-controlled frame into the next write; there is credit for it. */
+  transmit(stream: Stream, type: number, flags: number, payload: Uint8Array): void {
+    const cost = flowCost(payload);
+    stream.sendWindow -= cost;
+    this.#sendWindow -= cost;
+    stream.hasLeft = true;
+    this.#encoder.frame(type, flags, stream.id, payload);
+    this.#scheduleFlush();
+    if (this.#encoder.pendingBytes >= writeHighWaterBytes) this.#flushNow();
+    if ((flags & Flag.More) !== 0) return;
+    if (type === FrameType.Reply) this.#remove(stream);
+    else if (type === FrameType.Open) stream.outPhase = Phase.Waiting;
+    else if (type === FrameType.End) {
+      if ((flags & failed) !== 0 || stream.inPhase === Phase.Done) this.#remove(stream);
+      else stream.outPhase = Phase.Done;
+    }
+  }
+
+  /** ACCEPT, REFUSE and RESET: not flow-controlled, and at once. */
+  sendStreamControl(stream: Stream, type: number, payload: Uint8Array): void {
+    if (stream.isClosed) return;
+    if (type === FrameType.Accept) {
+      stream.outPhase = Phase.Flowing;
+      if (stream.inPhase === Phase.Waiting) stream.inPhase = Phase.Flowing;
+      this.#control(type, 0, stream.id, payload);
+      return;
+    }
+    const wasSeen = stream.hasLeft || !stream.isLocal;
+    this.#remove(stream);
+    // The peer does not know of a stream whose OPEN never left.
+    if (wasSeen) this.#control(type, 0, stream.id, payload);
+  }
+
+  markReady(stream: Stream): void {
+    if (stream.isReady) return;
+    stream.isReady = true;
+    (stream.isChannel && stream.outPhase === Phase.Flowing ? this.#readyChannels : this.#readyCalls).push(stream);
+  }
+
+  consumed(stream: Stream, cost: number): void {
+    stream.ungranted += cost;
+    if (stream.ungranted >= this.limits.streamWindowBytes >>> 1 && stream.inPhase !== Phase.Done) {
+      this.#grant(stream.id, stream.ungranted);
+      stream.receiveWindow += stream.ungranted;
+      stream.ungranted = 0;
+    }
+    this.#returnCredit(cost);
+  }
+
+  released(stream: Stream): void {
+    if (!stream.isHeld) return;
+    stream.isHeld = false;
+    this.#heldForPeer--;
+  }
+
+  #returnCredit(cost: number): void {
+    this.#ungranted += cost;
+    if (this.#ungranted >= this.limits.sessionWindowBytes >>> 1) {
+      this.#grant(0, this.#ungranted);
+      this.#receiveWindow += this.#ungranted;
+      this.#ungranted = 0;
+    }
+  }
+
+  #grant(streamId: number, credit: number): void {
+    const payload = new Uint8Array(4);
+    writeU32(payload, 0, credit);
+    this.#control(FrameType.Window, 0, streamId, payload);
+  }
+
+  #remove(stream: Stream): void {
+    if (stream.isClosed) return;
+    stream.isClosed = true;
+    this.#streams.delete(stream.id);
+    if (stream.isLocal) this.#localOpen--;
+    stream.dropQueue();
+    // Frames that the local side still holds are bounded by `streamsMax` now; the peer's credit must not leak.
+    if (stream.unconsumed > 0) this.#returnCredit(stream.unconsumed);
+    stream.unconsumed = 0;
+    if (this.#isGoingAway && this.#streams.size === 0 && !this.#isClosed) {
+      this.#clock.defer(() => {
+        if (this.#streams.size === 0 && !this.#isClosed) {
+          this.#finish(new LeverError("CONNECTION_LOST", `the session with ${this.peerName} ended as announced`));
+        }
+      });
+    }
+  }
+
+  // ---------------------------------------------------------------- writing
+
+  #control(type: number, flags: number, streamId: number, payload: Uint8Array): void {
+    if (this.#isClosed) return;
+    this.#encoder.frame(type, flags, streamId, payload);
+    this.#scheduleFlush();
+    if (this.#encoder.pendingBytes < writeHighWaterBytes) return;
+    this.#flushNow();
+    if (this.#transport.bufferedBytes > controlBacklogBytesMax) {
+      const error = new LeverError(
+        "PROTOCOL_VIOLATION",
+        `${this.peerName} makes this end answer and does not read the answers: ${this.#transport.bufferedBytes} bytes wait`,
+      );
+      this.#clock.defer(() => this.destroy(error));
+    }
+  }
+
+  #scheduleFlush(): void {
+    if (this.#isFlushScheduled) return;
+    this.#isFlushScheduled = true;
+    this.#clock.defer(this.#flush);
+  }
+
+  #flushNow(): void {
+    this.#isFlushScheduled = false;
+    const batch = this.#encoder.take();
+    if (batch === undefined || this.#isTransportClosed) return;
+    this.counters.bytesOut += batch.bytes;
+    this.counters.writes++;
+    this.#transport.write(batch.chunks, batch.recycle);
+    this.#isSaturated = this.#transport.bufferedBytes >= writeHighWaterBytes;
+  }
+
+  #onDrain(): void {
+    if (!this.#isSaturated) return;
+    this.#isSaturated = this.#transport.bufferedBytes >= writeHighWaterBytes;
+    this.#pump();
+  }
+
+  /** Streams take turns, frame by frame; calls and channels too. */
+  #pump(): void {
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    try {
+      while (this.#pumpOne(this.#readyCalls) || this.#pumpOne(this.#readyChannels)) {
+        this.#pumpOne(this.#readyChannels);
+      }
+    } finally {
+      this.#isPumping = false;
+    }
+  }
+
+  #pumpOne(list: ReadyList): boolean {
+    for (;;) {
+      const stream = list.first;
+      if (stream === undefined) return false;
+      const cost = stream.queuedCost;
+      if (!stream.isClosed && cost > 0 && stream.sendWindow >= cost) {
+        if (!this.#hasCredit(stream, cost)) return false;
+        list.shift();
+        stream.isReady = false;
+        stream.sendQueued();
+        if (stream.hasQueue) this.markReady(stream);
+        else if (!stream.isClosed) stream.handler.onWritable(stream);
+        return true;
+      }
+      // Ended, or without credit of its own: it comes back when its WINDOW arrives.
+      list.shift();
+      stream.isReady = false;
+    }
+  }
+
+  // ---------------------------------------------------------------- reading
+
+  #onData(chunk: Uint8Array): void {
+    this.#hasReceived = true;
+    this.counters.bytesIn += chunk.length;
+    if (this.#isClosed) return;
+    try {
+      this.#decoder.push(chunk);
+    } catch (error) {
+      this.close(LeverError.from(error));
+    }
+  }
+
+  #onFrame(type: number, flags: number, streamId: number, payload: Uint8Array): void {
+    if (this.hello === undefined && type !== FrameType.Hello) {
+      this.#violation(`sent ${frameTypeName(type)} before HELLO; is it a Lever peer?`);
+    }
+    switch (type) {
+      case FrameType.Open:
+        return this.#onOpenFrame(flags, streamId, payload);
+      case FrameType.Reply:
+      case FrameType.Message:
+      case FrameType.End:
+      case FrameType.Accept:
+      case FrameType.Refuse:
+      case FrameType.Reset:
+        return this.#onStreamFrame(type, flags, streamId, payload);
+      case FrameType.Window:
+        return this.#onWindow(streamId, payload);
+      case FrameType.Target:
+        return this.#onTarget(payload);
+      case FrameType.Ping:
+        return this.#onPing(flags, payload);
+      case FrameType.Hello:
+        return this.#onHello(streamId, payload);
+      case FrameType.GoAway:
+        return this.#onGoAway(payload);
+      case FrameType.Register:
+        if (this.#handler.onRegister === undefined) this.#violation("sent REGISTER, which only an app may send");
+        return this.#handler.onRegister?.(payload);
+      default:
+        if ((type & optionalFrameBit) === 0) {
+          throw new LeverError(
+            "VERSION_UNSUPPORTED",
+            `${this.peerName} sent a frame of ${frameTypeName(type)} that this end does not know and may not skip; upgrade this end`,
+          );
+        }
+    }
+  }
+
+  #onHello(streamId: number, payload: Uint8Array): void {
+    if (this.hello !== undefined) this.#violation("sent a second HELLO");
+    if (streamId !== 0 || payload.length > helloBytesMax) this.#violation("sent a HELLO that is no HELLO");
+    const hello = decodeHello(payload);
+    this.hello = hello;
+    this.#sendWindow += hello.sessionWindowBytes - this.#peerSessionWindow;
+    this.#peerSessionWindow = hello.sessionWindowBytes;
+    for (const stream of this.#streams.values())
+      stream.sendWindow += hello.streamWindowBytes - this.peerStreamWindowBytes;
+    this.peerStreamWindowBytes = hello.streamWindowBytes;
+    this.#peerStreamsMax = hello.streamsMax;
+    this.#peerTargetsMax = hello.targetsMax;
+    this.#handler.onHello?.(hello);
+    this.#pump();
+  }
+
+  #onTarget(payload: Uint8Array): void {
+    const number = ((payload[0] ?? 0) << 8) | (payload[1] ?? 0);
+    if (number === 0 || number > this.limits.targetsMax) {
+      this.#violation(`gave the number ${number} to a target, expected 1 to ${this.limits.targetsMax}`);
+    }
+    if (payload.length > 2 + targetBytesMax) {
+      this.#violation(`named a target of ${payload.length - 2} bytes, at most ${targetBytesMax} are allowed`);
+    }
+    if (this.#peerTargets[number] !== undefined) this.#violation(`gave the number ${number} to a second target`);
+    this.#peerTargets[number] = Target.parse(latin1(payload, 2));
+  }
+
+  #onOpenFrame(flags: number, streamId: number, payload: Uint8Array): void {
+    const known = this.#streams.get(streamId);
+    if (known !== undefined) {
+      if (known.isLocal || known.inPhase !== Phase.Opening) {
+        this.#violation(`sent OPEN on stream ${streamId}, which is open already`);
+      }
+      this.#received(known, payload);
+      if ((flags & Flag.More) === 0) known.inPhase = known.isChannel ? Phase.Waiting : Phase.Done;
+      known.handler.onFrame(known, FrameType.Open, flags, payload);
+      return;
+    }
+    this.#receivedBySession(payload);
+    if ((streamId & 1) === (this.#isDialer ? 1 : 0) || streamId === 0) {
+      this.#violation(`opened stream ${streamId}, whose number is not its to give`);
+    }
+    if (streamId <= this.#lastPeerId) {
+      // A further fragment of a stream that has ended here meanwhile.
+      this.#returnCredit(flowCost(payload));
+      return;
+    }
+    this.#lastPeerId = streamId;
+    if (payload.length < routingFixedBytes)
+      this.#violation(`sent an OPEN of ${payload.length} bytes, at least 8 are needed`);
+    const fieldsLength = ((payload[6] as number) << 8) | (payload[7] as number);
+    const payloadAt = routingFixedBytes + fieldsLength;
+    if (payloadAt > payload.length) {
+      this.#violation(
+        `sent an OPEN whose fields claim ${fieldsLength} bytes, ${payload.length - routingFixedBytes} are there`,
+      );
+    }
+    if (this.#isGoingAway) {
+      // GOAWAY has told the peer that this stream was not taken.
+      this.#returnCredit(flowCost(payload));
+      return;
+    }
+    const stream = new Stream(this, streamId, flags & ~Flag.More, false, lostHandler);
+    stream.inPhase = (flags & Flag.More) !== 0 ? Phase.Opening : stream.isChannel ? Phase.Waiting : Phase.Done;
+    stream.outPhase = Phase.Waiting;
+    const cost = flowCost(payload);
+    stream.receiveWindow -= cost;
+    stream.unconsumed = cost;
+    this.#streams.set(streamId, stream);
+    const refusal = this.#whyRefused(stream, payload, fieldsLength);
+    if (refusal !== undefined) return stream.refuse(encodeFault(refusal));
+    stream.isHeld = true;
+    this.#heldForPeer++;
+    const open = this.#open;
+    open.flags = flags;
+    open.timeoutMs = readU32(payload, 2);
+    open.frame = payload;
+    open.payloadAt = payloadAt;
+    this.#handler.onOpen(stream, open);
+  }
+
+  /** Sets `#open.target`, or says why the stream is refused. */
+  #whyRefused(stream: Stream, payload: Uint8Array, fieldsLength: number): LeverError | undefined {
+    if (fieldsLength > headerFieldsBytesMax) {
+      return new LeverError(
+        "HEADER_TOO_LARGE",
+        `the routing header takes ${fieldsLength} bytes, at most ${headerFieldsBytesMax} are allowed; send less metadata`,
+        { effect: "none" },
+      );
+    }
+    if (this.#heldForPeer >= this.limits.streamsMax) {
+      return new LeverError(
+        "OVERLOADED",
+        `${this.limits.streamsMax} calls and channels of this session are open or still running, the most allowed`,
+        { effect: "none", details: { limit: "streamsMax", streamsMax: this.limits.streamsMax } },
+      );
+    }
+    const number = ((payload[0] as number) << 8) | (payload[1] as number);
+    let target = number === 0 ? undefined : this.#peerTargets[number];
+    if (target === undefined) {
+      if (number !== 0) this.#violation(`used the number ${number} for a target that it has not named`);
+      try {
+        const text = decodeFields(payload.subarray(routingFixedBytes, routingFixedBytes + fieldsLength)).target;
+        if (text === undefined) this.#violation("opened a stream without a target");
+        target = Target.parse(text);
+      } catch (error) {
+        const refusal = LeverError.from(error);
+        if (refusal.reason === "PROTOCOL_VIOLATION") throw refusal;
+        return refusal;
+      }
+    }
+    if (target.isStreaming !== stream.isChannel) {
+      return new LeverError(
+        "METHOD_KIND_MISMATCH",
+        target.isStreaming
+          ? `${target.method} is a streaming method and was invoked; open a channel to it`
+          : `${target.method} is no streaming method and a channel was opened to it; invoke it`,
+        { effect: "none" },
+      );
+    }
+    this.#open.target = target;
+    return undefined;
+  }
+
+  #onStreamFrame(type: number, flags: number, streamId: number, payload: Uint8Array): void {
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) {
+      const isOurs = (streamId & 1) === (this.#isDialer ? 1 : 0);
+      if (streamId === 0 || (isOurs ? streamId >= this.#nextId : streamId > this.#lastPeerId)) {
+        this.#violation(`sent ${frameTypeName(type)} on stream ${streamId}, which was never opened`);
+      }
+      // It ended here while the frame was under way.
+      if (isFlowControlled(type)) {
+        this.#receivedBySession(payload);
+        this.#returnCredit(flowCost(payload));
+      }
+      return;
+    }
+    const isLast = (flags & Flag.More) === 0;
+    let ends = false;
+    switch (type) {
+      case FrameType.Reply:
+        if (!stream.isLocal || stream.isChannel) this.#outOfPlace(stream, type);
+        stream.inPhase = Phase.Closing;
+        this.#received(stream, payload);
+        ends = isLast;
+        break;
+      case FrameType.Message:
+        if (stream.inPhase !== Phase.Flowing) this.#outOfPlace(stream, type);
+        stream.inMessage = !isLast;
+        this.#received(stream, payload);
+        break;
+      case FrameType.End:
+        if (stream.inPhase === Phase.Flowing && !stream.inMessage) stream.inPhase = Phase.Closing;
+        else if (stream.inPhase !== Phase.Closing) this.#outOfPlace(stream, type);
+        if ((flags & failed) === 0 && (payload.length > 0 || !isLast)) {
+          this.#violation(`sent a clean END with a payload on stream ${streamId}`);
+        }
+        this.#received(stream, payload);
+        if (isLast) {
+          stream.inPhase = Phase.Done;
+          ends = (flags & failed) !== 0 || stream.outPhase === Phase.Done;
+        }
+        break;
+      case FrameType.Accept:
+        if (!stream.isLocal || !stream.isChannel || stream.outPhase !== Phase.Waiting) this.#outOfPlace(stream, type);
+        stream.outPhase = Phase.Flowing;
+        stream.inPhase = Phase.Flowing;
+        break;
+      case FrameType.Refuse:
+        if (!stream.isLocal || stream.inPhase !== Phase.Opening) this.#outOfPlace(stream, type);
+        ends = true;
+        break;
+      default:
+        ends = true;
+    }
+    if (ends) this.#remove(stream);
+    stream.handler.onFrame(stream, type, flags, payload);
+  }
+
+  #outOfPlace(stream: Stream, type: number): never {
+    return this.#violation(
+      `sent ${frameTypeName(type)} on stream ${stream.id} (a ${stream.isChannel ? "channel" : "call"} that ` +
+        `${stream.isLocal ? "this end" : "it"} opened) where it may not stand`,
+    );
+  }
+
+  #receivedBySession(payload: Uint8Array): void {
+    this.#receiveWindow -= flowCost(payload);
+    if (this.#receiveWindow < 0) this.#violation("sent more than the session's window allows");
+  }
+
+  #received(stream: Stream, payload: Uint8Array): void {
+    this.#receivedBySession(payload);
+    const cost = flowCost(payload);
+    stream.receiveWindow -= cost;
+    stream.unconsumed += cost;
+    if (stream.receiveWindow < 0) this.#violation(`sent more than the window of stream ${stream.id} allows`);
+  }
+
+  #onWindow(streamId: number, payload: Uint8Array): void {
+    if (payload.length !== 4) this.#violation(`sent a WINDOW of ${payload.length} bytes, expected 4`);
+    const credit = readU32(payload, 0);
+    if (credit === 0) this.#violation("sent a WINDOW without credit");
+    if (streamId === 0) {
+      this.#sendWindow += credit;
+      if (this.#sendWindow > windowBytesMax) this.#violation("gave more credit than a window may hold");
+      this.#pump();
+      return;
+    }
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) {
+      const isOurs = (streamId & 1) === (this.#isDialer ? 1 : 0);
+      if (isOurs ? streamId >= this.#nextId : streamId > this.#lastPeerId) {
+        this.#violation(`sent WINDOW on stream ${streamId}, which was never opened`);
+      }
+      return;
+    }
+    stream.sendWindow += credit;
+    if (stream.sendWindow > windowBytesMax) this.#violation("gave more credit than a window may hold");
+    if (stream.hasQueue) {
+      this.markReady(stream);
+      this.#pump();
+    } else stream.handler.onWritable(stream);
+  }
+
+  #onPing(flags: number, payload: Uint8Array): void {
+    if (payload.length !== 8) this.#violation(`sent a PING of ${payload.length} bytes, expected 8`);
+    if ((flags & Flag.Ack) !== 0) return;
+    const now = this.#clock.now();
+    if (now - this.#pingSecondStartedAt >= 1000) {
+      this.#pingSecondStartedAt = now;
+      this.#pingsThisSecond = 0;
+    }
+    this.#pingsThisSecond++;
+    if (this.#pingsThisSecond > pingsPerSecondMax) {
+      this.#violation(`sent more than ${pingsPerSecondMax} PINGs within a second`);
+    }
+    this.#control(FrameType.Ping, Flag.Ack, 0, payload);
+  }
+
+  #onGoAway(payload: Uint8Array): void {
+    if (payload.length < 4) this.#violation(`sent a GOAWAY of ${payload.length} bytes, at least 4 are needed`);
+    const lastId = readU32(payload, 0);
+    const error = decodeFault(payload.subarray(4));
+    this.#isPeerGoingAway = true;
+    const refused: Stream[] = [];
+    for (const stream of this.#streams.values()) if (stream.isLocal && stream.id > lastId) refused.push(stream);
+    for (const stream of refused) {
+      this.#remove(stream);
+      stream.handler.onLost(stream, error.withEffect("none"));
+    }
+    this.#handler.onGoAway?.(error);
+  }
+
+  // ---------------------------------------------------------------- liveness
+
+  #armTimer(): void {
+    const interval = this.limits.pingIntervalMs > 0 ? this.limits.pingIntervalMs : this.limits.helloTimeoutMs;
+    if (this.hello !== undefined && this.limits.pingIntervalMs === 0) return;
+    this.#timer = this.#clock.setTimer(() => this.#tick(), interval);
+  }
+
+  /**
+   * Silence is counted in ticks of the own timer, not in elapsed time: after a pause of this process (or a long turn of
+   * its loop) the timer fires before the bytes that wait in the socket are read.
+   */
+  #tick(): void {
+    this.#timer = undefined;
+    if (this.#isClosed) return;
+    const { pingIntervalMs, silenceMs, helloTimeoutMs } = this.limits;
+    if (this.hello === undefined && this.#clock.now() - this.#startedAt >= helloTimeoutMs) {
+      return this.destroy(
+        new LeverError("CONNECTION_LOST", `${this.peerName} sent no HELLO within ${helloTimeoutMs} ms`, {
+          effect: "none",
+        }),
+      );
+    }
+    if (pingIntervalMs > 0) {
+      if (this.#hasReceived) {
+        this.#hasReceived = false;
+        this.#ticksSilent = 0;
+      } else {
+        this.#ticksSilent++;
+        if (silenceMs > 0 && this.#ticksSilent * pingIntervalMs >= silenceMs) {
+          return this.destroy(
+            new LeverError(
+              "CONNECTION_LOST",
+              `${this.peerName} was silent for about ${this.#ticksSilent * pingIntervalMs} ms`,
+            ),
+          );
+        }
+        this.#control(FrameType.Ping, 0, 0, new Uint8Array(8));
+      }
+    }
+    this.#armTimer();
+  }
+
+  // ---------------------------------------------------------------- targets
+
+  /** The number of a target at the peer; 0 when the peer takes no more of them. */
+  #numberOf(target: Target): number {
+    const known = this.#localTargets.get(target.text);
+    if (known !== undefined) return known;
+    const number = this.#localTargets.size + 1;
+    if (number > this.#peerTargetsMax) return 0;
+    this.#localTargets.set(target.text, number);
+    const payload = new Uint8Array(2 + target.text.length);
+    payload[0] = number >>> 8;
+    payload[1] = number;
+    for (let i = 0; i < target.text.length; i++) payload[2 + i] = target.text.charCodeAt(i);
+    this.#control(FrameType.Target, 0, 0, payload);
+    return number;
+  }
+}
+
+/** Writes the time left into an OPEN frame that is to be forwarded. */
+export function writeTimeout(frame: Uint8Array, timeoutMs: number): void {
+  writeU32(frame, 2, timeoutMs);
+}
+
+/** The frame with the target's text as its first field, in place of the one that it may have come in with. */
+function withInlineTarget(frame: Uint8Array, target: Target): Uint8Array {
+  const field = encodeFields({ target: target.text });
+  const fieldsLength = ((frame[6] as number) << 8) | (frame[7] as number);
+  let from = routingFixedBytes;
+  if (fieldsLength > 0 && frame[from] === FieldKey.Target) {
+    from += 3 + (((frame[from + 1] as number) << 8) | (frame[from + 2] as number));
+  }
+  const newLength = fieldsLength - (from - routingFixedBytes) + field.length;
+  if (newLength > headerFieldsBytesMax) {
+    throw new LeverError(
+      "HEADER_TOO_LARGE",
+      `the routing header takes ${newLength} bytes with the target, at most ${headerFieldsBytesMax} are allowed; ` +
+        "send less metadata",
+      { effect: "none" },
+    );
+  }
+  const out = new Uint8Array(routingFixedBytes + field.length + frame.length - from);
+  out.set(frame.subarray(0, routingFixedBytes));
+  out[6] = newLength >>> 8;
+  out[7] = newLength;
+  out.set(field, routingFixedBytes);
+  out.set(frame.subarray(from), routingFixedBytes + field.length);
+  return out;
+}
+
+/** Streams that wait for their turn; a ring would do, but the lists are short. */
+class ReadyList {
+  #streams: Stream[] = [];
+  #at = 0;
+
+  get isEmpty(): boolean {
+    return this.#at === this.#streams.length;
+  }
+
+  get first(): Stream | undefined {
+    return this.#streams[this.#at];
+  }
+
+  push(stream: Stream): void {
+    this.#streams.push(stream);
+  }
+
+  shift(): void {
+    this.#at++;
+    if (this.#at === this.#streams.length) {
+      this.#streams = [];
+      this.#at = 0;
+    } else if (this.#at > 1024) {
+      this.#streams.splice(0, this.#at);
+      this.#at = 0;
+    }
+  }
+}
+
+function readU32(bytes: Uint8Array, at: number): number {
+  return (
+    (bytes[at] as number) * 0x1000000 +
+    (((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number))
+  );
+}
+
+function writeU32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value >>> 24;
+  bytes[at + 1] = value >>> 16;
+  bytes[at + 2] = value >>> 8;
+  bytes[at + 3] = value;
+}
+
+function latin1(bytes: Uint8Array, from: number): string {
+  let text = "";
+  for (let i = from; i < bytes.length; i++) text += String.fromCharCode(bytes[i] as number);
+  return text;
+}
