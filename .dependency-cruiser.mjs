@@ -1,64 +1,95 @@
 /**
- * Which part may import which. The direction is
- * protocol <- agent/core, operator/core <- hosts <- cli; e2e, bench and examples see published entries only.
- * e2e/structure/imports.test.ts shows that each rule catches what it forbids.
+ * Which part may import which: protocol <- agent/core, operator/core <- hosts <- cli, and bench, examples and e2e see
+ * published entries only. e2e/structure/imports.test.ts shows of each rule that it catches what it forbids.
  *
- * TypeScript 7 has no parser that dependency-cruiser can use, hence swc. Type-only imports count: a core that names
- * a host's type depends on it.
+ * Type imports count: a core that names a host's type depends on it. TypeScript 7 has no parser that
+ * dependency-cruiser can load, hence swc.
  */
 
-/** Files that only tests load. They may use vitest, Node and, for fixtures and suites, other packages. */
+/** Files that only tests load. They may use Node, vitest and fast-check everywhere. */
 const testFile = "\\.(test|suite|fixture)\\.ts$";
+const testPackages = ["vitest", "fast-check"];
+const publishedEntries = ["clients/node/index\\.ts$", "clients/node/testing/index\\.ts$"];
 
-/** Everything that is neither in one of `folders`, nor a package from node_modules named in `packages`. */
-function only(name, comment, from, folders, packages = []) {
-  const allowed = [...folders.map((folder) => `^${folder}/`), ...packages.map((name) => `^node_modules/${name}/`)];
-  return { name, comment, severity: "error", from, to: { pathNot: allowed } };
+/** Files that match `from` import what matches `paths`, the named packages and, if `node`, Node's modules. */
+function only(name, comment, from, { paths, packages = [], node = false }) {
+  const pathNot = [...paths, ...packages.map((name) => `node_modules/${name}/`)].map((path) => `^${path}`);
+  return { name, comment, severity: "error", from, to: { pathNot, ...(node && { dependencyTypesNot: ["core"] }) } };
 }
 
-const node = { dependencyTypesNot: ["core"] };
+/** Two rules for a pure folder: one for what ships, one for its tests. */
+function pure(name, comment, folder, paths) {
+  return [
+    only(`${name}-is-pure`, comment, { path: `^${folder}/`, pathNot: [testFile, "^protocol/value/"] }, { paths }),
+    only(
+      `${name}-tests-look-down`,
+      `Tests in ${folder} import what ${folder} may, Node and the test packages.`,
+      { path: `^${folder}/.*${testFile}` },
+      { paths, packages: [...testPackages, "msgpackr"], node: true },
+    ),
+  ];
+}
 
 /** @type {import("dependency-cruiser").IConfiguration} */
 export default {
   forbidden: [
-    only(
-      "protocol-is-pure",
-      "protocol imports itself only, and nothing of Node: it runs in browsers.",
-      { path: "^protocol/", pathNot: [testFile, "^protocol/value/"] },
-      ["protocol"],
-    ),
+    ...pure("protocol", "protocol imports itself only, nothing of Node: it runs in browsers.", "protocol", [
+      "protocol/",
+    ]),
     only(
       "msgpackr-in-value-only",
-      "protocol/value owns the encoding of values: only it imports msgpackr.",
+      "protocol/value owns the encoding of values and is the only one to import msgpackr.",
       { path: "^protocol/value/", pathNot: testFile },
-      ["protocol"],
-      ["msgpackr"],
+      { paths: ["protocol/"], packages: ["msgpackr"] },
     ),
-    only(
-      "agent-core-is-pure",
+    ...pure(
+      "agent-core",
       "agent/core sees protocol only: clock, chance and transports are given to it.",
-      { path: "^agent/core/", pathNot: testFile },
-      ["agent/core", "protocol"],
+      "agent/core",
+      ["agent/core/", "protocol/"],
+    ),
+    ...pure(
+      "operator-core",
+      "operator/core sees protocol only: it and agent/core talk through protocol/control.",
+      "operator/core",
+      ["operator/core/", "protocol/"],
     ),
     only(
-      "operator-core-is-pure",
-      "operator/core sees protocol only; it and agent/core talk through protocol/control.",
-      { path: "^operator/core/", pathNot: testFile },
-      ["operator/core", "protocol"],
+      "client-sees-protocol-only",
+      "The Node client's main entry has no agent in it; testing and embedded are entries of their own.",
+      { path: "^clients/node/", pathNot: [testFile, "^clients/node/(testing|embedded)/"] },
+      { paths: ["clients/node/(?!testing/|embedded/)", "protocol/"], node: true },
+    ),
+    only(
+      "examples-see-published-entries",
+      "Examples are copied by users, who have nothing else.",
+      { path: "^examples/" },
+      { paths: ["examples/", ...publishedEntries], packages: testPackages, node: true },
+    ),
+    only(
+      "bench-sees-published-entries",
+      "What is measured is what users get; grpc is the peer, msgpackr the floor.",
+      { path: "^bench/" },
+      { paths: ["bench/", ...publishedEntries], packages: ["@grpc", "msgpackr", ...testPackages], node: true },
+    ),
+    only(
+      "e2e-sees-published-entries",
+      "What is tested end to end is what users get.",
+      { path: "^e2e/" },
+      { paths: ["e2e/", "node_modules/(?!express/|@kubernetes/)", ...publishedEntries], node: true },
     ),
     {
-      ...only(
-        "client-sees-protocol-only",
-        "The Node client's main entry is the caller's and the server's side of the protocol, without an agent.",
-        { path: "^clients/node/", pathNot: [testFile, "^clients/node/(testing|embedded)/"] },
-        ["clients/node/(?!testing/|embedded/)", "protocol"],
-      ),
+      name: "nothing-imports-cli",
+      comment: "The command line is the top of the order.",
+      severity: "error",
+      from: { pathNot: "^cli/" },
+      to: { path: "^cli/" },
     },
     {
       name: "express-in-gateway-only",
       comment: "HTTP for users is the gateway's.",
       severity: "error",
-      from: { path: "^(protocol|agent|operator|clients|cli|bench|examples|e2e)/" },
+      from: { pathNot: "^gateway/" },
       to: { path: "^node_modules/(@types/)?express/" },
     },
     {
@@ -68,5 +99,34 @@ export default {
       from: { pathNot: "^(operator/kube|cli)/" },
       to: { path: "^node_modules/@kubernetes/client-node/" },
     },
+    {
+      name: "no-cycles",
+      comment:
+        "A file can be read after those that it imports. Cycles of types alone are let be: nothing runs in them.",
+      severity: "error",
+      from: {},
+      to: { circular: true, viaOnly: { dependencyTypesNot: ["type-only"] } },
+    },
+    {
+      name: "declared-packages-only",
+      comment: "What ships imports only what some package.json here lists under dependencies.",
+      severity: "error",
+      from: { pathNot: [testFile, "^e2e/", "^vitest\\.config\\.ts$"] },
+      to: { dependencyTypes: ["npm-dev", "npm-no-pkg", "npm-unknown", "unknown"] },
+    },
+    {
+      name: "all-imports-resolve",
+      comment: "What is not found is not checked by any other rule.",
+      severity: "error",
+      from: {},
+      to: { couldNotResolve: true },
+    },
   ],
+  options: {
+    parser: "swc",
+    combinedDependencies: true,
+    exclude: { path: "(^|/)(\\.cache|dist|coverage)/" },
+    doNotFollow: { path: "node_modules" },
+    enhancedResolveOptions: { exportsFields: ["exports"], conditionNames: ["import", "node", "default"] },
+  },
 };

@@ -26,7 +26,6 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 300_000,
           hookTimeout: 60_000,
-          teardownTimeout: 30_000,
         },
       },
     ],
