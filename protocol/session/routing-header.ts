@@ -68,14 +68,7 @@ export function encodeFields(fields: RoutingFields): Uint8Array {
   if (parts.length === 0) return none;
   let length = 0;
   for (const [, bytes] of parts) length += 3 + bytes.length;
-  if (length > headerFieldsBytesMax) {
-    throw new LeverError(
-      "HEADER_TOO_LARGE",
-      `the routing header takes ${length} bytes (resource, token, trace context and metadata together), ` +
-        `at most ${headerFieldsBytesMax} are allowed; send less metadata`,
-      { effect: "none" },
-    );
-  }
+  if (length > headerFieldsBytesMax) throw tooLarge(length);
   const out = new Uint8Array(length);
   let at = 0;
   for (const [key, bytes] of parts) {
@@ -135,16 +128,79 @@ export function decodeFields(bytes: Uint8Array): RoutingFields {
         break;
       }
       default:
-        if ((key & optionalFieldBit) === 0) {
-          throw new LeverError(
-            "VERSION_UNSUPPORTED",
-            `the call has a field 0x${key.toString(16)} that this end does not know and may not skip; upgrade it`,
-            { effect: "none" },
-          );
-        }
+        if ((key & optionalFieldBit) === 0) throw unknownField(key);
     }
   }
   return fields;
+}
+
+/**
+ * What a relay has to know of the fields in an OPEN frame, without decoding them. Throws PROTOCOL_VIOLATION, or
+ * VERSION_UNSUPPORTED at an unknown critical field.
+ */
+export function scanFields(frame: Uint8Array, from: number, to: number): { hasResource: boolean; hasToken: boolean } {
+  let at = from;
+  let hasResource = false;
+  let hasToken = false;
+  while (at < to) {
+    const key = frame[at] as number;
+    const next = at + 3 + (((frame[at + 1] ?? 0) << 8) | (frame[at + 2] ?? 0));
+    if (next > to) throw violation(`field 0x${key.toString(16)} is longer than the header`);
+    if (key === FieldKey.Resource) hasResource = true;
+    else if (key === FieldKey.Token) hasToken = true;
+    else if ((key & optionalFieldBit) === 0 && key !== FieldKey.Target) throw unknownField(key);
+    at = next;
+  }
+  return { hasResource, hasToken };
+}
+
+/**
+ * An OPEN frame (fixed part, fields, fragment) with `field`, of this key, as its first field, in place of those of the
+ * same key. Throws HEADER_TOO_LARGE above 16 KiB of fields.
+ */
+export function withField(frame: Uint8Array, key: number, field: Uint8Array): Uint8Array {
+  const fieldsEnd = routingFixedBytes + (((frame[6] as number) << 8) | (frame[7] as number));
+  const kept: Uint8Array[] = [];
+  let length = field.length;
+  for (let at = routingFixedBytes; at < fieldsEnd; ) {
+    const next = at + 3 + (((frame[at + 1] as number) << 8) | (frame[at + 2] as number));
+    if (frame[at] !== key) {
+      kept.push(frame.subarray(at, next));
+      length += next - at;
+    }
+    at = next;
+  }
+  if (length > headerFieldsBytesMax) throw tooLarge(length);
+  const out = new Uint8Array(routingFixedBytes + length + frame.length - fieldsEnd);
+  out.set(frame.subarray(0, routingFixedBytes - 2));
+  out[6] = length >>> 8;
+  out[7] = length;
+  let at = routingFixedBytes;
+  out.set(field, at);
+  at += field.length;
+  for (const bytes of kept) {
+    out.set(bytes, at);
+    at += bytes.length;
+  }
+  out.set(frame.subarray(fieldsEnd), at);
+  return out;
+}
+
+function unknownField(key: number): LeverError {
+  return new LeverError(
+    "VERSION_UNSUPPORTED",
+    `the call has a field 0x${key.toString(16)} that this end does not know and may not skip; upgrade it`,
+    { effect: "none" },
+  );
+}
+
+function tooLarge(length: number): LeverError {
+  return new LeverError(
+    "HEADER_TOO_LARGE",
+    `the routing header takes ${length} bytes (resource, token, trace context and metadata together), ` +
+      `at most ${headerFieldsBytesMax} are allowed; send less metadata`,
+    { effect: "none" },
+  );
 }
 
 export const tokenBytesMax = 128;

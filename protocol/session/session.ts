@@ -38,7 +38,7 @@ import {
   windowBytesMax,
   writeHighWaterBytes,
 } from "./limits.ts";
-import { decodeFields, encodeFields, FieldKey, routingFixedBytes } from "./routing-header.ts";
+import { decodeFields, encodeFields, FieldKey, routingFixedBytes, withField } from "./routing-header.ts";
 import { flowCost, Phase, Stream, type StreamHandler } from "./stream.ts";
 
 /** The first OPEN of a stream, as it came in. One object per session, reused: read it before the callback returns. */
@@ -183,9 +183,12 @@ export class Session {
     return this.#isClosed;
   }
 
-  /** A stream can be opened. When not, whoever owns the session dials a new one. */
+  /**
+   * A stream can be opened. When not, whoever owns the session dials a new one. An end that goes away takes no streams
+   * any more, but its running methods may still open some.
+   */
   get isAvailable(): boolean {
-    return !this.#isClosed && !this.#isGoingAway && !this.#isPeerGoingAway && this.#nextId <= this.#streamIdMax;
+    return !this.#isClosed && !this.#isPeerGoingAway && this.#nextId <= this.#streamIdMax;
   }
 
   get isPeerGoingAway(): boolean {
@@ -259,7 +262,7 @@ export class Session {
     }
     const number = this.#numberOf(target);
     let first = frame;
-    if (number === 0) first = withInlineTarget(frame, target);
+    if (number === 0) first = withField(frame, FieldKey.Target, encodeFields({ target: target.text }));
     first[0] = number >>> 8;
     first[1] = number;
     const stream = new Stream(this, this.#nextId, flags & ~Flag.More, true, handler);
@@ -289,8 +292,7 @@ export class Session {
   // ---------------------------------------------------------------- the end
 
   /**
-   * Takes no more streams from the peer and opens none; those that are there go on, and when the last has ended, the
-   * session ends. The peer learns `error` and which of its streams were taken.
+   * Takes no more streams from the peer; those that are there go on, and when the last has ended, the session ends. The peer learns `error` and which of its streams were taken.
    */
   goAway(error: LeverError): void {
     if (this.#isClosed || this.#isGoingAway) return;
@@ -911,32 +913,6 @@ export class Session {
 /** Writes the time left into an OPEN frame that is to be forwarded. */
 export function writeTimeout(frame: Uint8Array, timeoutMs: number): void {
   writeU32(frame, 2, timeoutMs);
-}
-
-/** The frame with the target's text as its first field, in place of the one that it may have come in with. */
-function withInlineTarget(frame: Uint8Array, target: Target): Uint8Array {
-  const field = encodeFields({ target: target.text });
-  const fieldsLength = ((frame[6] as number) << 8) | (frame[7] as number);
-  let from = routingFixedBytes;
-  if (fieldsLength > 0 && frame[from] === FieldKey.Target) {
-    from += 3 + (((frame[from + 1] as number) << 8) | (frame[from + 2] as number));
-  }
-  const newLength = fieldsLength - (from - routingFixedBytes) + field.length;
-  if (newLength > headerFieldsBytesMax) {
-    throw new LeverError(
-      "HEADER_TOO_LARGE",
-      `the routing header takes ${newLength} bytes with the target, at most ${headerFieldsBytesMax} are allowed; ` +
-        "send less metadata",
-      { effect: "none" },
-    );
-  }
-  const out = new Uint8Array(routingFixedBytes + field.length + frame.length - from);
-  out.set(frame.subarray(0, routingFixedBytes));
-  out[6] = newLength >>> 8;
-  out[7] = newLength;
-  out.set(field, routingFixedBytes);
-  out.set(frame.subarray(from), routingFixedBytes + field.length);
-  return out;
 }
 
 /** Streams that wait for their turn; a ring would do, but the lists are short. */
