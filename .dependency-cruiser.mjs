@@ -109,10 +109,10 @@ export default {
     },
     {
       name: "declared-packages-only",
-      comment: "What ships imports only what some package.json here lists under dependencies.",
+      comment: "What ships imports only what its own package.json lists under dependencies.",
       severity: "error",
       from: { pathNot: [testFile, "^e2e/", "^vitest\\.config\\.ts$"] },
-      to: { dependencyTypes: ["npm-dev", "npm-no-pkg", "npm-unknown", "unknown"] },
+      to: { dependencyTypes: ["npm-dev", "npm-no-pkg"] },
     },
     {
       name: "all-imports-resolve",
