@@ -1,15 +1,19 @@
 /**
  * The test tiers that vitest runs: `unit` (`npm test`) and `processes` (`npm run test:processes`: real processes that
  * are killed, large transfers; one file after another, so that they do not disturb each other's timing).
+ *
+ * `LEVER_TEST_REPORT` names a file that gets the results as JSON beside the usual output; `.ci/run` counts from it.
  */
 
 import { configDefaults, defineConfig } from "vitest/config";
 
 const processes = "**/*.processes.test.ts";
+const report = process.env.LEVER_TEST_REPORT;
 
 export default defineConfig({
   test: {
     pool: "forks",
+    reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     projects: [
       {
         test: {
