@@ -13,7 +13,7 @@ const publishedEntries = ["clients/node/index\\.ts$", "clients/node/testing/inde
 
 /** Files that match `from` import what matches `paths`, the named packages and, if `node`, Node's modules. */
 function only(name, comment, from, { paths, packages = [], node = false }) {
-  const pathNot = [...paths, ...packages.map((name) => `node_modules/${name}/`)].map((path) => `^${path}`);
+  const pathNot = [...paths.map((path) => `^${path}`), ...packages.map((name) => `(^|/)node_modules/${name}/`)];
   return { name, comment, severity: "error", from, to: { pathNot, ...(node && { dependencyTypesNot: ["core"] }) } };
 }
 
@@ -90,14 +90,14 @@ export default {
       comment: "HTTP for users is the gateway's.",
       severity: "error",
       from: { pathNot: "^gateway/" },
-      to: { path: "^node_modules/(@types/)?express/" },
+      to: { path: "(^|/)node_modules/(@types/)?express/" },
     },
     {
       name: "kubernetes-client-in-its-place",
       comment: "@kubernetes/client-node costs about 90 MiB of resident memory: only operator/kube and cli load it.",
       severity: "error",
       from: { pathNot: "^(operator/kube|cli)/" },
-      to: { path: "^node_modules/@kubernetes/client-node/" },
+      to: { path: "(^|/)node_modules/@kubernetes/client-node/" },
     },
     {
       name: "no-cycles",
