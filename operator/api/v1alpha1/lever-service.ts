@@ -1,0 +1,366 @@
+/**
+ * `LeverService`, version v1alpha1: the one source of its fields, bounds, defaults, descriptions and rules.
+ *
+ * The manifest reader parses with these schemas; the CRD is generated from them (../crd.ts). A field exists here only
+ * when what it asks for works. Fields of the pod template that Lever does not read are kept as they are.
+ */
+
+import * as z from "zod";
+import { formatBytes, quantityBytes } from "../quantity.ts";
+import { type CrossFieldRule, listMap, withRules } from "./cross-field-rule.ts";
+
+export const apiGroup = "leveros.dev";
+export const apiVersion = `${apiGroup}/v1alpha1`;
+export const leverServiceKind = "LeverService";
+
+/** The environment of a manifest without a namespace, outside a cluster. */
+export const localNamespace = "dev";
+
+/** Annotations that `lever dev` reads; in a cluster they mean nothing. */
+export const devCommandAnnotation = "leveros.dev/dev-command";
+export const devDirectoryAnnotation = "leveros.dev/dev-directory";
+
+export const replicasMax = 1000;
+export const containersMax = 32;
+export const envVariablesMax = 1000;
+export const methodsMax = 1000;
+export const timeoutMillisecondsMax = 3_600_000;
+export const timeoutMillisecondsDefault = 30_000;
+
+/** The entry of `spec.methods` for every method that has no entry of its own. */
+export const defaultMethodName = "*";
+
+const dnsLabel = z
+  .string()
+  .min(1)
+  .max(63)
+  .regex(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/)
+  .meta({ expected: "a DNS label: 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends" });
+
+const stringMap = z.record(z.string(), z.string());
+
+function quantity(bytesMin: number, bytesMax: number, defaultBytes: number, description: string) {
+  const min = formatBytes(bytesMin);
+  const max = formatBytes(bytesMax);
+  const expected = `a quantity of bytes from ${min} to ${max}, such as ${formatBytes(defaultBytes)}`;
+  const inRange: CrossFieldRule<string | number> = {
+    name: "quantity-range",
+    path: [],
+    holds(value) {
+      const bytes = quantityBytes(value);
+      return bytes !== undefined && bytes >= bytesMin && bytes <= bytesMax;
+    },
+    cel:
+      "isQuantity(string(self)) && quantity(string(self)).isInteger() && " +
+      `quantity(string(self)).asInteger() >= ${bytesMin} && quantity(string(self)).asInteger() <= ${bytesMax}`,
+    message: expected,
+    remedy: "Write an integer or a Kubernetes quantity that is a whole number of bytes.",
+  };
+  return withRules(z.union([z.int(), z.string().max(32)]), [inRange])
+    .meta({ intOrString: true })
+    .transform((value) => quantityBytes(value) ?? Number.NaN)
+    .prefault(formatBytes(defaultBytes))
+    .meta({ description, expected });
+}
+
+const keySelector = (kind: string) =>
+  z.strictObject({
+    name: z.string().min(1).max(253).describe(`Name of the ${kind}, in the service's namespace.`),
+    key: z.string().min(1).max(253).describe(`Key in the ${kind}'s data.`),
+    optional: z.boolean().optional().describe("If true, a missing object or key leaves the variable out."),
+  });
+
+const objectReference = (kind: string) =>
+  z.strictObject({
+    name: z.string().min(1).max(253).describe(`Name of the ${kind}, in the service's namespace.`),
+    optional: z.boolean().optional().describe("If true, a missing object adds no variables."),
+  });
+
+const envValueSource = withRules(
+  z.looseObject({
+    configMapKeyRef: keySelector("ConfigMap").optional().describe("A key of a ConfigMap."),
+    secretKeyRef: keySelector("Secret").optional().describe("A key of a Secret."),
+    fieldRef: z
+      .looseObject({ fieldPath: z.string().min(1).describe("Path of the pod's field, such as metadata.name.") })
+      .optional()
+      .describe("A field of the pod. `lever dev` knows metadata.name (the instance's id) and metadata.namespace."),
+  }),
+  [
+    {
+      name: "env-one-source",
+      path: [],
+      holds: (source) =>
+        [source.configMapKeyRef, source.secretKeyRef, source.fieldRef].filter((x) => x !== undefined).length <= 1,
+      cel: "[has(self.configMapKeyRef), has(self.secretKeyRef), has(self.fieldRef)].filter(x, x).size() <= 1",
+      message: "only one of configMapKeyRef, secretKeyRef and fieldRef",
+      remedy: "Keep the one source that the value comes from.",
+    },
+  ],
+);
+
+const envVariable = withRules(
+  z.strictObject({
+    name: z
+      .string()
+      .min(1)
+      .max(512)
+      .regex(/^[ -<>-~]+$/)
+      .meta({ description: "Name of the variable.", expected: "printable ASCII characters without =" }),
+    value: z
+      .string()
+      .optional()
+      .describe("Its value. $(NAME) stands for a variable that comes before; $$(NAME) is the text $(NAME)."),
+    valueFrom: envValueSource.optional().describe("Where its value comes from."),
+  }),
+  [
+    {
+      name: "env-value-or-source",
+      path: ["valueFrom"],
+      holds: (variable) => !variable.value || variable.valueFrom === undefined,
+      cel: "!has(self.value) || self.value == '' || !has(self.valueFrom)",
+      message: "either value or valueFrom, not both",
+      remedy: "Remove one of the two.",
+    },
+  ],
+);
+
+const envFromSource = withRules(
+  z.strictObject({
+    prefix: z.string().max(512).optional().describe("Put in front of each variable's name."),
+    configMapRef: objectReference("ConfigMap").optional().describe("All of a ConfigMap's data."),
+    secretRef: objectReference("Secret").optional().describe("All of a Secret's data."),
+  }),
+  [
+    {
+      name: "env-from-one-source",
+      path: [],
+      holds: (source) => (source.configMapRef === undefined) !== (source.secretRef === undefined),
+      cel: "has(self.configMapRef) != has(self.secretRef)",
+      message: "exactly one of configMapRef and secretRef",
+      remedy: "Name one ConfigMap or one Secret; use one entry of envFrom for each.",
+    },
+  ],
+);
+
+const container = z.looseObject({
+  name: dnsLabel.describe("Name of the container."),
+  image: z.string().min(1).optional().describe("Its image. `lever dev` does not use it."),
+  command: z
+    .array(z.string())
+    .optional()
+    .describe(
+      "What the image runs instead of its entry point. `lever dev` does not use it: see leveros.dev/dev-command.",
+    ),
+  args: z.array(z.string()).optional().describe("Arguments of the command. `lever dev` does not use them."),
+  env: z.array(envVariable).max(envVariablesMax).optional().describe("Environment variables; a later one wins."),
+  envFrom: z
+    .array(envFromSource)
+    .max(100)
+    .optional()
+    .describe("Sources of whole sets of environment variables; a later one wins, and env wins over all."),
+});
+
+const podTemplate = z.strictObject({
+  metadata: z
+    .looseObject({
+      labels: stringMap.optional().describe("Labels of the pods."),
+      annotations: stringMap.optional().describe("Annotations of the pods."),
+    })
+    .optional()
+    .describe("Metadata of the pods."),
+  spec: z
+    .looseObject({
+      containers: listMap(container, "name", containersMax).min(1).describe("The pod's containers."),
+    })
+    .describe("A PodSpec. Lever reads its containers; all other fields reach the pods as they are."),
+});
+
+const method = withRules(
+  z.strictObject({
+    name: z
+      .string()
+      .min(1)
+      .max(128)
+      .regex(/^(\*|[A-Za-z$][A-Za-z0-9_$]*)$/)
+      .meta({
+        description: 'The method\'s name, case-sensitive; "*" is the default for methods without an entry.',
+        expected: 'a method\'s name (letters, digits, _ and $, not beginning with a digit or _) or "*" alone',
+      }),
+    timeoutMilliseconds: z
+      .int()
+      .min(1)
+      .max(timeoutMillisecondsMax)
+      .optional()
+      .describe(
+        "How long a call may take when its caller sets no time, in ms; of a channel, its opening only. " +
+          `Without it, that of "*"; without that, ${timeoutMillisecondsDefault}.`,
+      ),
+    idempotent: z
+      .boolean()
+      .optional()
+      .describe(
+        "Whether running the method twice does the same as once: then a call whose outcome is unknown is tried again. " +
+          'Without it, that of "*"; without that, false.',
+      ),
+  }),
+  [
+    {
+      name: "method-callable",
+      path: ["name"],
+      holds: (entry) => !["constructor", "then", "toJSON", "with"].includes(entry.name),
+      cel: "!(self.name in ['constructor', 'then', 'toJSON', 'with'])",
+      message: "a method that can be called; constructor, then, toJSON and with never can",
+      remedy: "Remove the entry, or rename the method.",
+    },
+  ],
+);
+
+const limits = withRules(
+  z.strictObject({
+    argsBytes: quantity(1024, 16 * 1024 ** 2, 1024 ** 2, "Largest encoded arguments of a call."),
+    resultBytes: quantity(1024, 16 * 1024 ** 2, 1024 ** 2, "Largest encoded result of a call."),
+    messageBytes: quantity(1024, 64 * 1024 ** 2, 16 * 1024 ** 2, "Largest encoded message of a channel."),
+    inFlightPerInstance: z
+      .int()
+      .min(1)
+      .max(5000)
+      .default(1000)
+      .describe("Calls that one instance runs at a time; one more is refused (OVERLOADED)."),
+    channelsPerInstance: z
+      .int()
+      .min(1)
+      .max(10_000)
+      .default(10_000)
+      .describe("Channels that one instance has open at a time; one more is refused (OVERLOADED)."),
+  }),
+  (["argsBytes", "resultBytes"] as const).map((field) => ({
+    name: `message-holds-${field === "argsBytes" ? "args" : "result"}`,
+    path: ["messageBytes"],
+    holds: (value) => value.messageBytes >= value[field],
+    cel:
+      `!isQuantity(string(self.messageBytes)) || !isQuantity(string(self.${field})) || ` +
+      `quantity(string(self.messageBytes)).compareTo(quantity(string(self.${field}))) >= 0`,
+    message: `at least ${field}`,
+    remedy: "What is too large for a call goes over a channel, so a message must not be smaller than a call.",
+  })),
+);
+
+const spec = withRules(
+  z.strictObject({
+    replicas: z.int().min(0).max(replicasMax).default(1).describe("Number of instances."),
+    appContainer: dnsLabel
+      .optional()
+      .describe(
+        "The container that runs the service: it gets the LEVER_ variables and the agent's socket. " +
+          "Needed if the template has several containers.",
+      ),
+    template: podTemplate.describe("The pods that run the service: a pod template as in a Deployment."),
+    methods: listMap(method, "name", methodsMax)
+      .default([])
+      .describe('What callers may assume about methods; a map by name, with "*" for all that have no entry.'),
+    limits: limits.prefault({}).describe("Limits of each instance; what exceeds one is refused with a typed error."),
+  }),
+  [
+    {
+      name: "app-container-needed",
+      path: ["appContainer"],
+      holds: (value) => value.appContainer !== undefined || value.template.spec.containers.length === 1,
+      cel: "has(self.appContainer) || size(self.template.spec.containers) == 1",
+      message: "the name of the container that runs the service, as there are several",
+      remedy: "Set spec.appContainer to the name of one of spec.template.spec.containers.",
+    },
+    {
+      name: "app-container-exists",
+      path: ["appContainer"],
+      holds: (value) =>
+        value.appContainer === undefined ||
+        value.template.spec.containers.some((entry) => entry.name === value.appContainer),
+      cel: "!has(self.appContainer) || self.template.spec.containers.exists(c, c.name == self.appContainer)",
+      message: "the name of one of spec.template.spec.containers",
+      remedy: "Correct the name; with a single container the field can be left out.",
+    },
+  ],
+);
+
+const metadata = z.strictObject({
+  name: dnsLabel.describe("Name of the service, unique in its environment."),
+  namespace: dnsLabel.describe("The environment. Without it: that of kubectl in a cluster, dev in `lever dev`."),
+  labels: stringMap.optional().describe("Labels, as in every Kubernetes object."),
+  annotations: stringMap
+    .default({})
+    .describe(`Annotations. \`lever dev\` reads ${devCommandAnnotation} and ${devDirectoryAnnotation}.`),
+});
+
+export const leverServiceSchema = z.strictObject({
+  apiVersion: z.literal(apiVersion).describe("The version of this schema."),
+  kind: z.literal(leverServiceKind).describe("The kind of this object."),
+  metadata: metadata.describe("Name, environment, labels and annotations."),
+  spec: spec.describe("What is wanted."),
+});
+
+const int32 = () => z.int().min(0).max(0x7fffffff);
+
+const condition = z.strictObject({
+  type: z.string().max(316).describe("Accepted, WorkloadAvailable, EndpointsReady or Ready."),
+  status: z.enum(["True", "False", "Unknown"]).describe("Whether it holds; Unknown from the first write."),
+  observedGeneration: z.int().min(0).optional().describe("The generation of the spec that it was found for."),
+  lastTransitionTime: z.iso.datetime().describe("When its status last changed."),
+  reason: z
+    .string()
+    .min(1)
+    .max(1024)
+    .regex(/^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$/)
+    .describe("Why, as one CamelCase word for programs."),
+  message: z.string().max(32_768).describe("Why, as a sentence for people."),
+});
+
+/** Written by the operator only. */
+export const leverServiceStatusSchema = z.strictObject({
+  observedGeneration: z.int().min(0).optional().describe("The generation of the spec that this status is about."),
+  replicas: int32().optional().describe("Instances that there are."),
+  readyReplicas: int32().optional().describe("Instances that take calls."),
+  selector: z.string().optional().describe("Label selector of the instances' pods, for the scale subresource."),
+  url: z.string().optional().describe("The service's URL: lever://<environment>/<service>."),
+  conditions: listMap(condition, "type", 16).optional().describe("What holds about the service; all are positive."),
+});
+
+/** A valid service with every default in place. Limits are numbers of bytes. */
+export type LeverService = z.output<typeof leverServiceSchema>;
+export type LeverServiceStatus = z.output<typeof leverServiceStatusSchema>;
+export type Container = z.output<typeof container>;
+export type EnvVariable = z.output<typeof envVariable>;
+export type EnvFromSource = z.output<typeof envFromSource>;
+/** What each instance accepts: `argsBytes`, `resultBytes`, `messageBytes`, `inFlightPerInstance`, `channelsPerInstance`. */
+export type ServiceLimits = z.output<typeof limits>;
+
+/** What callers may assume about one method. */
+export interface MethodPolicy {
+  /** `"*"` for the policy of every method without an entry. */
+  readonly name: string;
+  /** The call's time when its caller sets none; of a channel, the time of its opening. */
+  readonly timeoutMs: number;
+  readonly idempotent: boolean;
+}
+
+/** One policy for each entry of `spec.methods`, what it leaves out taken from `"*"`; that of `"*"` is always there, first. */
+export function methodPolicies(service: LeverService): MethodPolicy[] {
+  const entries = service.spec.methods;
+  const fallback = entries.find((entry) => entry.name === defaultMethodName);
+  const policy = (name: string, entry: LeverService["spec"]["methods"][number] | undefined): MethodPolicy => ({
+    name,
+    timeoutMs: entry?.timeoutMilliseconds ?? fallback?.timeoutMilliseconds ?? timeoutMillisecondsDefault,
+    idempotent: entry?.idempotent ?? fallback?.idempotent ?? false,
+  });
+  return [
+    policy(defaultMethodName, fallback),
+    ...entries.filter((entry) => entry !== fallback).map((entry) => policy(entry.name, entry)),
+  ];
+}
+
+/** The container that runs the service: `spec.appContainer`, else the only one. */
+export function appContainerOf(service: LeverService): Container {
+  const { appContainer, template } = service.spec;
+  const found = template.spec.containers.find((entry) => appContainer === undefined || entry.name === appContainer);
+  if (found === undefined) throw new TypeError("a LeverService that the schema did not check");
+  return found;
+}
