@@ -32,6 +32,8 @@ export const targetBytesMax = 512;
 export const headerFieldsBytesMax = 16 * 1024;
 /** Frames that are not flow-controlled (answers to PING, refusals, credit) and that the peer does not read. */
 export const controlBacklogBytesMax = 4 * 1024 * 1024;
+/** Bytes of replies and of ends with an error that the peer gives no credit for; above it new streams are refused. */
+export const queuedAnswerBytesMax = 64 * 1024 * 1024;
 /** PINGs of the peer that are answered per second; more is a flood. */
 export const pingsPerSecondMax = 200;
 /** Above this many unwritten bytes a session takes frames from its streams no more, until the transport drains. */

@@ -28,8 +28,8 @@ import { decodeHello, encodeHello, type Hello, type Identity } from "./hello.ts"
 import {
   controlBacklogBytesMax,
   headerFieldsBytesMax,
-  helloBytesMax,
   pingsPerSecondMax,
+  queuedAnswerBytesMax,
   type SessionLimits,
   sessionWindowBytesMin,
   streamsMaxMin,
@@ -38,7 +38,7 @@ import {
   windowBytesMax,
   writeHighWaterBytes,
 } from "./limits.ts";
-import { decodeFields, encodeFields, FieldKey, routingFixedBytes, withField } from "./routing-header.ts";
+import { encodeFields, FieldKey, routingFixedBytes, withField } from "./routing-header.ts";
 import { flowCost, Phase, Stream, type StreamHandler } from "./stream.ts";
 
 /** The first OPEN of a stream, as it came in. One object per session, reused: read it before the callback returns. */
@@ -88,8 +88,12 @@ export interface SessionCounters {
 
 const lostHandler: StreamHandler = { onFrame() {}, onWritable() {}, onLost() {} };
 const none = new Uint8Array(0);
+/** The first byte of a PING that somebody waits for; 0 in those that only keep the session alive. */
+const roundTripMark = 1;
 /** An END with one of these ends both directions. */
 const failed = Flag.Error | Flag.Fault;
+/** A WINDOW for less is not worth its bytes. */
+const sessionGrantBytesMin = 4096;
 
 export class Session {
   readonly limits: SessionLimits;
@@ -111,8 +115,14 @@ export class Session {
   readonly #streams = new Map<number, Stream>();
   #nextId: number;
   #lastPeerId = 0;
+  /** What the first GOAWAY from here said. */
+  #lastTakenId: number | undefined;
   #localOpen = 0;
-  #heldForPeer = 0;
+  /** The peer's streams that are open, or whose method still runs. */
+  #peerStreams = 0;
+  /** Bytes of replies and ends that wait for the peer's credit; `Stream` counts them. */
+  queuedAnswerBytes = 0;
+  #hasRegistered = false;
 
   #sendWindow = sessionWindowBytesMin;
   #peerSessionWindow = sessionWindowBytesMin;
@@ -130,6 +140,7 @@ export class Session {
   #isSaturated = false;
   #isFlushScheduled = false;
   #isPumping = false;
+  #isPumpScheduled = false;
 
   #timer: TimerHandle | undefined;
   /** Ends the session when its grace after GOAWAY is over, and the transport when the peer does not. */
@@ -140,8 +151,13 @@ export class Session {
   #pingSecondStartedAt: number;
   readonly #startedAt: number;
 
+  /** Who waits for the answer to a PING, in order. */
+  #roundTrips: { resolve: () => void; reject: (error: unknown) => void }[] = [];
+  #closedWith: LeverError | undefined;
+
   #isGoingAway = false;
-  #isPeerGoingAway = false;
+  /** Why the peer goes away; undefined while it does not. */
+  #peerGoAway: LeverError | undefined;
   #isClosed = false;
   #isTransportClosed = false;
 
@@ -172,7 +188,7 @@ export class Session {
       onDrain: () => this.#onDrain(),
       onClose: (error) => this.#onTransportClose(error),
     });
-    this.#armTimer();
+    if (!this.#isClosed) this.#armTimer();
   }
 
   get peerName(): string {
@@ -188,15 +204,23 @@ export class Session {
    * any more, but its running methods may still open some.
    */
   get isAvailable(): boolean {
-    return !this.#isClosed && !this.#isPeerGoingAway && this.#nextId <= this.#streamIdMax;
+    return !this.#isClosed && this.#peerGoAway === undefined && this.#nextId <= this.#streamIdMax;
   }
 
   get isPeerGoingAway(): boolean {
-    return this.#isPeerGoingAway;
+    return this.#peerGoAway !== undefined;
   }
 
   get streamCount(): number {
     return this.#streams.size;
+  }
+
+  /**
+   * Credit of the session, in bytes of cost: what this end may send, what the peer may send, and what is read but not
+   * granted anew. With nothing under way the last two add up to the window.
+   */
+  get credit(): { readonly send: number; readonly receive: number; readonly ungranted: number } {
+    return { send: this.#sendWindow, receive: this.#receiveWindow, ungranted: this.#ungranted };
   }
 
   // ---------------------------------------------------------------- opening
@@ -218,10 +242,7 @@ export class Session {
     const room = framePayloadBytesMax / 2;
     const firstBytes = Math.min(payload.length, Math.max(room - fields.length, 0));
     const frame = new Uint8Array(fieldsEnd + firstBytes);
-    frame[2] = timeoutMs >>> 24;
-    frame[3] = timeoutMs >>> 16;
-    frame[4] = timeoutMs >>> 8;
-    frame[5] = timeoutMs;
+    writeTimeout(frame, timeoutMs);
     frame[6] = fields.length >>> 8;
     frame[7] = fields.length;
     if (fields.length > 0) frame.set(fields, routingFixedBytes);
@@ -289,10 +310,22 @@ export class Session {
     this.#control(FrameType.Register, 0, 0, payload);
   }
 
+  /** Resolves when the peer has handled all frames sent before: it has answered a PING behind them. */
+  roundTrip(): Promise<void> {
+    if (this.#isClosed) return Promise.reject(this.#closedWith);
+    return new Promise((resolve, reject) => {
+      this.#roundTrips.push({ resolve, reject });
+      const payload = new Uint8Array(8);
+      payload[0] = roundTripMark;
+      this.#control(FrameType.Ping, 0, 0, payload);
+    });
+  }
+
   // ---------------------------------------------------------------- the end
 
   /**
-   * Takes no more streams from the peer; those that are there go on, and when the last has ended, the session ends. The peer learns `error` and which of its streams were taken.
+   * Takes no more streams from the peer; those that are there go on, and when the last has ended, the session ends.
+   * The peer learns `error` and which of its streams were taken. Methods that still run may open streams meanwhile.
    */
   goAway(error: LeverError): void {
     if (this.#isClosed || this.#isGoingAway) return;
@@ -307,7 +340,7 @@ export class Session {
   /** Ends the session now. The peer learns `error`; open streams are lost. */
   close(error: LeverError): void {
     if (this.#isClosed) return;
-    if (!this.#isGoingAway) this.#sendGoAway(error);
+    this.#sendGoAway(error);
     this.#finish(error);
   }
 
@@ -320,7 +353,9 @@ export class Session {
   #sendGoAway(error: LeverError): void {
     const fault = encodeFault(error);
     const payload = new Uint8Array(4 + fault.length);
-    writeU32(payload, 0, this.#lastPeerId);
+    // What a first GOAWAY excluded stays excluded: those streams were dropped.
+    this.#lastTakenId ??= this.#lastPeerId;
+    writeU32(payload, 0, this.#lastTakenId);
     payload.set(fault, 4);
     this.#control(FrameType.GoAway, 0, 0, payload);
   }
@@ -337,13 +372,20 @@ export class Session {
   #over(error: LeverError): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#closedWith = error;
     this.#decoder.stop();
+    for (const waiter of this.#roundTrips) waiter.reject(error);
+    this.#roundTrips = [];
     if (this.#timer !== undefined) this.#clock.clearTimer(this.#timer);
     if (this.#endTimer !== undefined) this.#clock.clearTimer(this.#endTimer);
     this.#endTimer = undefined;
+    // Whatever ended the session says nothing about a stream's method: only an OPEN that never left is known not to run.
+    const seen = error.withEffect("unknown");
+    const unseen = error.withEffect("none");
     for (const stream of [...this.#streams.values()]) {
+      if (stream.isClosed) continue;
       this.#remove(stream);
-      stream.handler.onLost(stream, error);
+      stream.handler.onLost(stream, stream.isLocal && !stream.hasLeft ? unseen : seen);
     }
     this.#handler.onClose?.(error);
   }
@@ -352,11 +394,12 @@ export class Session {
     this.#isTransportClosed = true;
     if (this.#endTimer !== undefined) this.#clock.clearTimer(this.#endTimer);
     this.#endTimer = undefined;
+    const why = this.#peerGoAway ?? cause;
     this.#over(
       new LeverError(
         "CONNECTION_LOST",
-        `the connection with ${this.peerName} was closed${cause === undefined ? "" : `: ${cause.message}`}`,
-        { cause },
+        `the connection with ${this.peerName} was closed${why === undefined ? "" : `: ${why.message}`}`,
+        { cause: why },
       ),
     );
   }
@@ -369,8 +412,7 @@ export class Session {
 
   /** There is credit for a frame of this cost, and nobody of its class waits before it. */
   maySendAtOnce(stream: Stream, cost: number): boolean {
-    const list = stream.isChannel && stream.outPhase === Phase.Flowing ? this.#readyChannels : this.#readyCalls;
-    return list.isEmpty && stream.sendWindow >= cost && this.#hasCredit(stream, cost);
+    return stream.sendWindow >= cost && this.#readyListOf(stream).isEmpty && this.#hasCredit(stream, cost);
   }
 
   /**
@@ -418,11 +460,22 @@ export class Session {
 
   markReady(stream: Stream): void {
     if (stream.isReady) return;
+    // Without credit of its own it would only stand in the others' way; its WINDOW brings it back.
+    if (stream.sendWindow < stream.queuedCost) return;
     stream.isReady = true;
-    (stream.isChannel && stream.outPhase === Phase.Flowing ? this.#readyChannels : this.#readyCalls).push(stream);
+    this.#readyListOf(stream).push(stream);
+  }
+
+  #readyListOf(stream: Stream): ReadyList {
+    return stream.isChannel && stream.outPhase === Phase.Flowing ? this.#readyChannels : this.#readyCalls;
   }
 
   consumed(stream: Stream, cost: number): void {
+    if (stream.isClosed) {
+      // Of all others the credit went back when they ended.
+      if (stream.isHeld) this.#returnCredit(cost);
+      return;
+    }
     stream.ungranted += cost;
     if (stream.ungranted >= this.limits.streamWindowBytes >>> 1 && stream.inPhase !== Phase.Done) {
       this.#grant(stream.id, stream.ungranted);
@@ -435,12 +488,17 @@ export class Session {
   released(stream: Stream): void {
     if (!stream.isHeld) return;
     stream.isHeld = false;
-    this.#heldForPeer--;
+    if (stream.isClosed) this.#forget(stream);
   }
 
+  /**
+   * Grants when what is held back is as much as channels have left, which is a quarter of the window if all is read.
+   * At half, channels (which may use half) would wait for ever; a fixed quarter would do so once some of them stall.
+   */
   #returnCredit(cost: number): void {
     this.#ungranted += cost;
-    if (this.#ungranted >= this.limits.sessionWindowBytes >>> 1) {
+    const left = this.#receiveWindow - (this.limits.sessionWindowBytes >>> 1);
+    if (this.#ungranted >= left && this.#ungranted >= sessionGrantBytesMin) {
       this.#grant(0, this.#ungranted);
       this.#receiveWindow += this.#ungranted;
       this.#ungranted = 0;
@@ -457,11 +515,14 @@ export class Session {
     if (stream.isClosed) return;
     stream.isClosed = true;
     this.#streams.delete(stream.id);
-    if (stream.isLocal) this.#localOpen--;
+    if (stream.isReady) {
+      this.#readyListOf(stream).forget();
+      this.#schedulePump();
+    }
     stream.dropQueue();
-    // Frames that the local side still holds are bounded by `streamsMax` now; the peer's credit must not leak.
-    if (stream.unconsumed > 0) this.#returnCredit(stream.unconsumed);
-    stream.unconsumed = 0;
+    if (stream.isLocal) this.#localOpen--;
+    // What a method has not read still takes memory: its credit goes back as it is read, or when the method returns.
+    if (!stream.isHeld) this.#forget(stream);
     if (this.#isGoingAway && this.#streams.size === 0 && !this.#isClosed) {
       this.#clock.defer(() => {
         if (this.#streams.size === 0 && !this.#isClosed) {
@@ -471,21 +532,20 @@ export class Session {
     }
   }
 
+  /** The stream is closed, and the local side has finished with it. */
+  #forget(stream: Stream): void {
+    if (!stream.isLocal) this.#peerStreams--;
+    if (stream.unconsumed > 0) this.#returnCredit(stream.unconsumed);
+    stream.unconsumed = 0;
+  }
+
   // ---------------------------------------------------------------- writing
 
   #control(type: number, flags: number, streamId: number, payload: Uint8Array): void {
     if (this.#isClosed) return;
     this.#encoder.frame(type, flags, streamId, payload);
     this.#scheduleFlush();
-    if (this.#encoder.pendingBytes < writeHighWaterBytes) return;
-    this.#flushNow();
-    if (this.#transport.bufferedBytes > controlBacklogBytesMax) {
-      const error = new LeverError(
-        "PROTOCOL_VIOLATION",
-        `${this.peerName} makes this end answer and does not read the answers: ${this.#transport.bufferedBytes} bytes wait`,
-      );
-      this.#clock.defer(() => this.destroy(error));
-    }
+    if (this.#encoder.pendingBytes >= writeHighWaterBytes) this.#flushNow();
   }
 
   #scheduleFlush(): void {
@@ -501,13 +561,29 @@ export class Session {
     this.counters.bytesOut += batch.bytes;
     this.counters.writes++;
     this.#transport.write(batch.chunks, batch.recycle);
-    this.#isSaturated = this.#transport.bufferedBytes >= writeHighWaterBytes;
+    const { bufferedBytes } = this.#transport;
+    this.#isSaturated = bufferedBytes >= writeHighWaterBytes;
+    if (bufferedBytes <= controlBacklogBytesMax || this.#isClosed) return;
+    const error = new LeverError(
+      "PROTOCOL_VIOLATION",
+      `${this.peerName} makes this end answer and does not read the answers: ${bufferedBytes} bytes wait`,
+    );
+    this.#clock.defer(() => this.destroy(error));
   }
 
   #onDrain(): void {
     if (!this.#isSaturated) return;
     this.#isSaturated = this.#transport.bufferedBytes >= writeHighWaterBytes;
     this.#pump();
+  }
+
+  #schedulePump(): void {
+    if (this.#isPumpScheduled || this.#isClosed) return;
+    this.#isPumpScheduled = true;
+    this.#clock.defer(() => {
+      this.#isPumpScheduled = false;
+      if (!this.#isClosed) this.#pump();
+    });
   }
 
   /** Streams take turns, frame by frame; calls and channels too. */
@@ -534,7 +610,8 @@ export class Session {
         stream.isReady = false;
         stream.sendQueued();
         if (stream.hasQueue) this.markReady(stream);
-        else if (!stream.isClosed) stream.handler.onWritable(stream);
+        // Also when that frame was the stream's last: somebody may wait for it to leave.
+        else stream.handler.onWritable(stream);
         return true;
       }
       // Ended, or without credit of its own: it comes back when its WINDOW arrives.
@@ -573,16 +650,20 @@ export class Session {
       case FrameType.Window:
         return this.#onWindow(streamId, payload);
       case FrameType.Target:
+        this.#checkNoStream(type, streamId);
         return this.#onTarget(payload);
       case FrameType.Ping:
+        this.#checkNoStream(type, streamId);
         return this.#onPing(flags, payload);
       case FrameType.Hello:
-        return this.#onHello(streamId, payload);
+        this.#checkNoStream(type, streamId);
+        return this.#onHello(payload);
       case FrameType.GoAway:
+        this.#checkNoStream(type, streamId);
         return this.#onGoAway(payload);
       case FrameType.Register:
-        if (this.#handler.onRegister === undefined) this.#violation("sent REGISTER, which only an app may send");
-        return this.#handler.onRegister?.(payload);
+        this.#checkNoStream(type, streamId);
+        return this.#onRegister(payload);
       default:
         if ((type & optionalFrameBit) === 0) {
           throw new LeverError(
@@ -593,15 +674,29 @@ export class Session {
     }
   }
 
-  #onHello(streamId: number, payload: Uint8Array): void {
+  #checkNoStream(type: number, streamId: number): void {
+    if (streamId !== 0) this.#violation(`sent ${frameTypeName(type)} on stream ${streamId}, expected 0`);
+  }
+
+  #onRegister(payload: Uint8Array): void {
+    if (this.#handler.onRegister === undefined || this.hello?.role !== "app") {
+      this.#violation("sent REGISTER, which only an app may send, to its agent");
+    }
+    if (this.#hasRegistered) this.#violation("sent a second REGISTER");
+    this.#hasRegistered = true;
+    this.#handler.onRegister?.(payload);
+  }
+
+  #onHello(payload: Uint8Array): void {
     if (this.hello !== undefined) this.#violation("sent a second HELLO");
-    if (streamId !== 0 || payload.length > helloBytesMax) this.#violation("sent a HELLO that is no HELLO");
     const hello = decodeHello(payload);
     this.hello = hello;
     this.#sendWindow += hello.sessionWindowBytes - this.#peerSessionWindow;
     this.#peerSessionWindow = hello.sessionWindowBytes;
-    for (const stream of this.#streams.values())
+    for (const stream of this.#streams.values()) {
       stream.sendWindow += hello.streamWindowBytes - this.peerStreamWindowBytes;
+      if (stream.hasQueue) this.markReady(stream);
+    }
     this.peerStreamWindowBytes = hello.streamWindowBytes;
     this.#peerStreamsMax = hello.streamsMax;
     this.#peerTargetsMax = hello.targetsMax;
@@ -618,7 +713,15 @@ export class Session {
       this.#violation(`named a target of ${payload.length - 2} bytes, at most ${targetBytesMax} are allowed`);
     }
     if (this.#peerTargets[number] !== undefined) this.#violation(`gave the number ${number} to a second target`);
-    this.#peerTargets[number] = Target.parse(latin1(payload, 2));
+    this.#peerTargets[number] = this.#parseTarget(payload, 2, payload.length);
+  }
+
+  #parseTarget(bytes: Uint8Array, from: number, to: number): Target {
+    try {
+      return Target.parse(latin1(bytes, from, to));
+    } catch (error) {
+      this.#violation(`named a target that is none: ${LeverError.from(error).rawMessage}`);
+    }
   }
 
   #onOpenFrame(flags: number, streamId: number, payload: Uint8Array): void {
@@ -663,10 +766,10 @@ export class Session {
     stream.receiveWindow -= cost;
     stream.unconsumed = cost;
     this.#streams.set(streamId, stream);
+    this.#peerStreams++;
     const refusal = this.#whyRefused(stream, payload, fieldsLength);
     if (refusal !== undefined) return stream.refuse(encodeFault(refusal));
     stream.isHeld = true;
-    this.#heldForPeer++;
     const open = this.#open;
     open.flags = flags;
     open.timeoutMs = readU32(payload, 2);
@@ -684,27 +787,24 @@ export class Session {
         { effect: "none" },
       );
     }
-    if (this.#heldForPeer >= this.limits.streamsMax) {
+    if (this.#peerStreams > this.limits.streamsMax) {
       return new LeverError(
         "OVERLOADED",
         `${this.limits.streamsMax} calls and channels of this session are open or still running, the most allowed`,
         { effect: "none", details: { limit: "streamsMax", streamsMax: this.limits.streamsMax } },
       );
     }
-    const number = ((payload[0] as number) << 8) | (payload[1] as number);
-    let target = number === 0 ? undefined : this.#peerTargets[number];
-    if (target === undefined) {
-      if (number !== 0) this.#violation(`used the number ${number} for a target that it has not named`);
-      try {
-        const text = decodeFields(payload.subarray(routingFixedBytes, routingFixedBytes + fieldsLength)).target;
-        if (text === undefined) this.#violation("opened a stream without a target");
-        target = Target.parse(text);
-      } catch (error) {
-        const refusal = LeverError.from(error);
-        if (refusal.reason === "PROTOCOL_VIOLATION") throw refusal;
-        return refusal;
-      }
+    if (this.queuedAnswerBytes > queuedAnswerBytesMax) {
+      return new LeverError(
+        "OVERLOADED",
+        `${this.queuedAnswerBytes} bytes of answers wait to be read on this session, new calls are taken below ` +
+          `${queuedAnswerBytesMax}`,
+        { effect: "none", details: { limit: "queuedAnswerBytes", bytesMax: queuedAnswerBytesMax } },
+      );
     }
+    const number = ((payload[0] as number) << 8) | (payload[1] as number);
+    const target = number === 0 ? this.#inlineTarget(payload, fieldsLength) : this.#peerTargets[number];
+    if (target === undefined) this.#violation(`used the number ${number} for a target that it has not named`);
     if (target.isStreaming !== stream.isChannel) {
       return new LeverError(
         "METHOD_KIND_MISMATCH",
@@ -716,6 +816,16 @@ export class Session {
     }
     this.#open.target = target;
     return undefined;
+  }
+
+  /** The target that stands as text in the first field. */
+  #inlineTarget(payload: Uint8Array, fieldsLength: number): Target {
+    const from = routingFixedBytes + 3;
+    const to = from + (((payload[from - 2] ?? 0) << 8) | (payload[from - 1] ?? 0));
+    if (fieldsLength < 3 || payload[from - 3] !== FieldKey.Target || to > routingFixedBytes + fieldsLength) {
+      this.#violation("opened a stream without a target");
+    }
+    return this.#parseTarget(payload, from, to);
   }
 
   #onStreamFrame(type: number, flags: number, streamId: number, payload: Uint8Array): void {
@@ -736,7 +846,11 @@ export class Session {
     let ends = false;
     switch (type) {
       case FrameType.Reply:
-        if (!stream.isLocal || stream.isChannel) this.#outOfPlace(stream, type);
+        if (!stream.isLocal || stream.isChannel || stream.outPhase !== Phase.Waiting) this.#outOfPlace(stream, type);
+        if ((flags & failed) === failed) this.#violation(`sent REPLY with both Error and Fault on stream ${streamId}`);
+        if (stream.inPhase === Phase.Opening && payload.length < 2) {
+          this.#violation(`sent a REPLY of ${payload.length} bytes on stream ${streamId}, at least 2 are needed`);
+        }
         stream.inPhase = Phase.Closing;
         this.#received(stream, payload);
         ends = isLast;
@@ -747,11 +861,13 @@ export class Session {
         this.#received(stream, payload);
         break;
       case FrameType.End:
-        if (stream.inPhase === Phase.Flowing && !stream.inMessage) stream.inPhase = Phase.Closing;
-        else if (stream.inPhase !== Phase.Closing) this.#outOfPlace(stream, type);
-        if ((flags & failed) === 0 && (payload.length > 0 || !isLast)) {
-          this.#violation(`sent a clean END with a payload on stream ${streamId}`);
-        }
+        if (stream.inPhase === Phase.Flowing && !stream.inMessage) {
+          if ((flags & failed) === 0 && (payload.length > 0 || !isLast)) {
+            this.#violation(`sent a clean END with a payload on stream ${streamId}`);
+          }
+        } else if (stream.inPhase !== Phase.Closing || (flags & failed) === 0) this.#outOfPlace(stream, type);
+        if ((flags & failed) === failed) this.#violation(`sent END with both Error and Fault on stream ${streamId}`);
+        stream.inPhase = Phase.Closing;
         this.#received(stream, payload);
         if (isLast) {
           stream.inPhase = Phase.Done;
@@ -760,6 +876,9 @@ export class Session {
         break;
       case FrameType.Accept:
         if (!stream.isLocal || !stream.isChannel || stream.outPhase !== Phase.Waiting) this.#outOfPlace(stream, type);
+        if (payload.length < 2) {
+          this.#violation(`sent an ACCEPT of ${payload.length} bytes on stream ${streamId}, at least 2 are needed`);
+        }
         stream.outPhase = Phase.Flowing;
         stream.inPhase = Phase.Flowing;
         break;
@@ -822,7 +941,10 @@ export class Session {
 
   #onPing(flags: number, payload: Uint8Array): void {
     if (payload.length !== 8) this.#violation(`sent a PING of ${payload.length} bytes, expected 8`);
-    if ((flags & Flag.Ack) !== 0) return;
+    if ((flags & Flag.Ack) !== 0) {
+      if (payload[0] === roundTripMark) this.#roundTrips.shift()?.resolve();
+      return;
+    }
     const now = this.#clock.now();
     if (now - this.#pingSecondStartedAt >= 1000) {
       this.#pingSecondStartedAt = now;
@@ -839,10 +961,18 @@ export class Session {
     if (payload.length < 4) this.#violation(`sent a GOAWAY of ${payload.length} bytes, at least 4 are needed`);
     const lastId = readU32(payload, 0);
     const error = decodeFault(payload.subarray(4));
-    this.#isPeerGoingAway = true;
+    this.#peerGoAway = error;
     const refused: Stream[] = [];
-    for (const stream of this.#streams.values()) if (stream.isLocal && stream.id > lastId) refused.push(stream);
+    for (const stream of this.#streams.values()) {
+      if (!stream.isLocal || stream.id <= lastId) continue;
+      // `none` would be a lie.
+      if (stream.inPhase !== Phase.Opening) {
+        this.#violation(`sent GOAWAY that excludes stream ${stream.id}, which it had answered`);
+      }
+      refused.push(stream);
+    }
     for (const stream of refused) {
+      if (stream.isClosed) continue;
       this.#remove(stream);
       stream.handler.onLost(stream, error.withEffect("none"));
     }
@@ -910,15 +1040,16 @@ export class Session {
   }
 }
 
-/** Writes the time left into an OPEN frame that is to be forwarded. */
+/** Writes the time left, in ms, into an OPEN frame. Only 0 means that there is no limit: less than 1 ms becomes 1. */
 export function writeTimeout(frame: Uint8Array, timeoutMs: number): void {
-  writeU32(frame, 2, timeoutMs);
+  writeU32(frame, 2, timeoutMs > 0 ? Math.min(Math.max(Math.floor(timeoutMs), 1), 0xffffffff) : 0);
 }
 
-/** Streams that wait for their turn; a ring would do, but the lists are short. */
+/** Streams that wait for their turn. Those that have ended since are skipped by who reads it. */
 class ReadyList {
   #streams: Stream[] = [];
   #at = 0;
+  #ended = 0;
 
   get isEmpty(): boolean {
     return this.#at === this.#streams.length;
@@ -942,6 +1073,15 @@ class ReadyList {
       this.#at = 0;
     }
   }
+
+  /** A stream of the list has ended: calls that time out while nothing can leave must not pile up here. */
+  forget(): void {
+    this.#ended++;
+    if (this.#ended <= 64 || this.#ended * 2 < this.#streams.length - this.#at) return;
+    this.#streams = this.#streams.slice(this.#at).filter((stream) => !stream.isClosed);
+    this.#at = 0;
+    this.#ended = 0;
+  }
 }
 
 function readU32(bytes: Uint8Array, at: number): number {
@@ -958,8 +1098,8 @@ function writeU32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 3] = value;
 }
 
-function latin1(bytes: Uint8Array, from: number): string {
+function latin1(bytes: Uint8Array, from: number, to: number): string {
   let text = "";
-  for (let i = from; i < bytes.length; i++) text += String.fromCharCode(bytes[i] as number);
+  for (let i = from; i < to; i++) text += String.fromCharCode(bytes[i] as number);
   return text;
 }

@@ -8,6 +8,7 @@
 
 import type { LeverError } from "../error/lever-error.ts";
 import { Flag, FrameType, frameOverheadBytes, framePayloadBytesMax } from "../frame/frame.ts";
+import { keptPayload } from "../frame/kept-payload.ts";
 import type { Session } from "./session.ts";
 
 /** Who deals with a stream's frames. Callbacks never throw. */
@@ -17,9 +18,12 @@ export interface StreamHandler {
    * The rules of the stream have been checked. Flow-controlled frames must be given back by `stream.consume`.
    */
   onFrame(stream: Stream, type: number, flags: number, payload: Uint8Array): void;
-  /** What was queued has left, and there is credit again. */
+  /** What was queued has left, the stream's last frame perhaps, or there is credit again. */
   onWritable(stream: Stream): void;
-  /** The session ended, or the peer's GOAWAY excluded the stream, before the stream's own end. The last callback. */
+  /**
+   * The session ended, or the peer's GOAWAY excluded the stream, before the stream's own end. The last callback.
+   * The error's effect is `none` only if the far side cannot have seen the stream, or says that it has not taken it.
+   */
   onLost(stream: Stream, error: LeverError): void;
 }
 
@@ -72,7 +76,7 @@ export class Stream {
   hasLeft = false;
   /** The stream has left the session's table: nothing is sent or received any more. */
   isClosed = false;
-  /** The local side has not finished with it: it counts against `streamsMax`. */
+  /** Opened by the peer, and the local side has not finished with it (`release`). */
   isHeld = false;
   /** Stands in the session's list of streams with frames to send. */
   isReady = false;
@@ -113,7 +117,15 @@ export class Stream {
       source?.consume(sourceCost);
       return true;
     }
-    this.#queue.push({ type, flags, payload, source, sourceCost });
+    // What came in from elsewhere is a view of a chunk, which must not be kept for a few of its bytes.
+    this.#queue.push({
+      type,
+      flags,
+      payload: source === undefined ? payload : keptPayload(payload),
+      source,
+      sourceCost,
+    });
+    if (isAnswer(type)) this.session.queuedAnswerBytes += payload.length;
     this.session.markReady(this);
     return false;
   }
@@ -164,12 +176,13 @@ export class Stream {
   consume(cost: number): void {
     if (cost === 0) return;
     this.unconsumed -= cost;
-    if (!this.isClosed) this.session.consumed(this, cost);
+    this.session.consumed(this, cost);
   }
 
   /**
-   * The local side is done with a stream that the peer opened: its method has returned. Until then it counts against
-   * `streamsMax`, whatever the peer does (a flood of OPEN and RESET starts no more methods than that).
+   * The local side is done with a stream that the peer opened: its method has returned. The stream counts against
+   * `streamsMax` until then, whatever the peer does (a flood of OPEN and RESET starts no more methods than that), and
+   * until it has closed (answers that the peer does not take are as many).
    */
   release(): void {
     this.session.released(this);
@@ -187,6 +200,7 @@ export class Stream {
       queue.splice(0, this.#queueAt);
       this.#queueAt = 0;
     }
+    if (isAnswer(next.type)) this.session.queuedAnswerBytes -= next.payload.length;
     this.session.transmit(this, next.type, next.flags, next.payload);
     next.source?.consume(next.sourceCost);
   }
@@ -205,9 +219,15 @@ export class Stream {
     this.#queueAt = 0;
     for (let i = from; i < queue.length; i++) {
       const frame = queue[i] as QueuedFrame;
+      if (isAnswer(frame.type)) this.session.queuedAnswerBytes -= frame.payload.length;
       frame.source?.consume(frame.sourceCost);
     }
   }
+}
+
+/** What is queued though nobody waits for it to leave: a method has returned. */
+function isAnswer(type: number): boolean {
+  return type === FrameType.Reply || type === FrameType.End;
 }
 
 /** What a flow-controlled frame costs of a window. */
