@@ -9,6 +9,7 @@ import { decodeFault, encodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import type { MethodError } from "../error/method-error.ts";
 import { Flag, FrameType } from "../frame/frame.ts";
+import { keptPayload } from "../frame/kept-payload.ts";
 import { Assembly, type AssemblyBudget, emptyItem } from "../invocation/assembly.ts";
 import { errorValueBytesMax, messageBytesHardMax } from "../invocation/item-limits.ts";
 import { errorOf } from "../invocation/outgoing-call.ts";
@@ -23,7 +24,10 @@ interface Waiter {
 /** Bytes of `send`s that wait for credit; one more is refused. */
 const sendQueueBytesMax = messageBytesHardMax;
 
-/** A channel below its values: items in their encoded form. The gateway and the command line pass them on as they are. */
+/**
+ * A channel below its values: items in their encoded form. The gateway and the command line pass them on as they are.
+ * The bytes of an item that is sent must not be changed any more.
+ */
 export class RawChannel implements StreamHandler {
   readonly #stream: Stream;
   readonly #assembly: Assembly;
@@ -47,6 +51,7 @@ export class RawChannel implements StreamHandler {
   #error: LeverError | MethodError | undefined;
   #onEnd: (() => void) | undefined;
   #hasEnded = false;
+  #isCancelledHere = false;
 
   constructor(stream: Stream, budget: AssemblyBudget) {
     this.#stream = stream;
@@ -66,6 +71,11 @@ export class RawChannel implements StreamHandler {
   /** Both directions have ended, cleanly or not. */
   get isEnded(): boolean {
     return this.#hasEnded;
+  }
+
+  /** This end has ended it by `cancel`. */
+  get isCancelledHere(): boolean {
+    return this.#isCancelledHere;
   }
 
   get isWriteEnded(): boolean {
@@ -156,31 +166,34 @@ export class RawChannel implements StreamHandler {
         `the error's value takes ${item.bytes.length} bytes, at most ${errorValueBytesMax} can be sent`,
       );
     }
-    this.#endWith(Flag.Error | formFlag(item), item.bytes);
+    // This end's own reading stops short: that must not look like the peer's clean end.
+    const error = new LeverError("CANCELLED", "this end has ended the channel with an error", { effect: "ran" });
+    this.#endWith(Flag.Error | formFlag(item), item.bytes, error);
   }
 
   /** As `fail`, with an error that Lever raises. */
   failWith(error: LeverError): void {
     if (this.#error !== undefined) return;
-    this.#endWith(Flag.Fault, encodeFault(error));
+    this.#endWith(Flag.Fault, encodeFault(error), error);
   }
 
-  #endWith(flags: number, bytes: Uint8Array): void {
-    if (this.#isWriteEnded) {
-      // This direction has ended cleanly; only a reset can still tell the peer.
-      this.cancel(new LeverError("CANCELLED", "the peer ended the channel with an error", { effect: "ran" }));
-      return;
-    }
+  #endWith(flags: number, bytes: Uint8Array, error: LeverError): void {
+    if (this.#hasEnded) return;
+    // This direction has ended cleanly; only a reset can still tell the peer.
+    if (this.#isWriteEnded) return this.cancel(error);
+    this.#error = error;
     this.#isWriteEnded = true;
-    this.#dropInput();
     this.#transmit(FrameType.End, flags, bytes);
     this.#isReadEnded = true;
+    this.#dropInput();
     this.#checkEnded();
   }
 
   /** Ends both directions at once; what is under way in either is dropped. The peer sees a `CANCELLED` network error. */
   cancel(error: LeverError = new LeverError("CANCELLED", "the channel was cancelled", { effect: "ran" })): void {
     if (this.#hasEnded) return;
+    this.#isCancelledHere = true;
+    this.#error = error;
     this.#stream.reset(encodeFault(error));
     this.#dropInput();
     this.#break(error);
@@ -204,7 +217,7 @@ export class RawChannel implements StreamHandler {
       this.#giveBack();
       return Promise.resolve({ done: false, value: item });
     }
-    if (this.#error !== undefined && !this.#dropsInput) return Promise.reject(this.#error);
+    if (this.#error !== undefined) return Promise.reject(this.#error);
     if (this.#isReadEnded || this.#dropsInput) return Promise.resolve({ done: true, value: undefined });
     return new Promise((resolve, reject) => {
       this.#readers.push({ resolve, reject });
@@ -218,16 +231,24 @@ export class RawChannel implements StreamHandler {
     this.#itemBytes = 0;
     this.#assembly.drop();
     this.#giveBack();
+    this.#settleReaders();
+  }
+
+  /** There is nothing more to read: the end is clean unless there is an error. */
+  #settleReaders(): void {
     const readers = this.#readers;
     this.#readers = [];
-    for (const reader of readers) reader.resolve({ done: true, value: undefined });
+    for (const reader of readers) {
+      if (this.#error !== undefined) reader.reject(this.#error);
+      else reader.resolve({ done: true, value: undefined });
+    }
   }
 
   #deliver(item: Encoded): void {
     const reader = this.#readers.shift();
     if (reader !== undefined) reader.resolve({ done: false, value: item });
     else {
-      this.#items.push(item);
+      this.#items.push({ bytes: keptPayload(item.bytes), form: item.form });
       this.#itemBytes += item.bytes.length + itemOverheadBytes;
     }
   }
@@ -246,11 +267,7 @@ export class RawChannel implements StreamHandler {
     if (type === FrameType.Reset) return this.#break(fromReset(payload));
     if (type !== FrameType.Message && type !== FrameType.End) return;
     this.#withheld += flowCost(payload);
-    if (this.#dropsInput) {
-      this.#giveBack();
-      if (type === FrameType.End && (flags & Flag.More) === 0) this.#onPeerEnd();
-      return;
-    }
+    if (this.#dropsInput && type === FrameType.Message) return this.#giveBack();
     if ((flags & Flag.More) !== 0) {
       const bytesMax = type === FrameType.Message ? messageBytesHardMax : errorValueBytesMax;
       if (this.#assembly.bytes + payload.length > bytesMax) {
@@ -278,9 +295,7 @@ export class RawChannel implements StreamHandler {
 
   #onPeerEnd(): void {
     this.#isReadEnded = true;
-    const readers = this.#readers;
-    this.#readers = [];
-    for (const reader of readers) reader.resolve({ done: true, value: undefined });
+    this.#settleReaders();
     this.#checkEnded();
   }
 
@@ -296,18 +311,19 @@ export class RawChannel implements StreamHandler {
     this.#break(error.effect === "ran" ? error : error.withEffect("ran"));
   }
 
+  /** Nothing moves in either direction any more. */
   #break(error: LeverError | MethodError): void {
-    if (this.#hasEnded && this.#isReadEnded) return;
-    this.#error ??= error;
+    // After `fail` the channel has ended for this end, while its last messages may still wait for credit.
+    const hadEnded = this.#hasEnded;
+    if (!hadEnded) this.#error ??= error;
     this.#isReadEnded = true;
     this.#isWriteEnded = true;
     this.#assembly.drop();
-    const readers = this.#readers;
+    this.#settleReaders();
     const writers = this.#writers;
-    this.#readers = [];
     this.#writers = [];
-    for (const reader of readers) reader.reject(this.#error);
-    for (const writer of writers) writer.reject(this.#error);
+    for (const writer of writers) writer.reject(this.#error ?? error);
+    if (hadEnded) return;
     this.#checkEnded();
     this.#controller.abort(this.#error);
   }
@@ -361,16 +377,16 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
 
   /**
    * Sends one message and resolves when the window allows the next: awaiting each `send` is back-pressure.
-   * Rejects with the error that ended the channel, VALUE_NOT_ENCODABLE, or MESSAGE_TOO_LARGE. Bytes must not be changed
-   * until it resolves.
+   * Rejects with the error that ended the channel, VALUE_NOT_ENCODABLE, or MESSAGE_TOO_LARGE. Bytes are copied: a
+   * buffer may be filled anew as soon as this returns.
    */
   async send(message: Sends): Promise<void> {
-    return this.#raw.send(encodeMessage(message, "message"));
+    return this.#raw.send(encodeOwned(message));
   }
 
   /** Sends the message if it can leave now; false if the reader is too slow, or the channel has ended. */
   trySend(message: Sends): boolean {
-    return this.#raw.trySend(encodeMessage(message, "message"));
+    return this.#raw.trySend(encodeOwned(message));
   }
 
   /** Ends the own direction: the peer's loop ends after the last message; this end may go on reading. */
@@ -420,6 +436,12 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
+}
+
+/** What is sent lies in queues long after `send` has resolved, so that it cannot be the sender's own memory. */
+function encodeOwned(message: unknown): Encoded {
+  const item = encodeMessage(message, "message");
+  return item.form === "bytes" ? { bytes: item.bytes.slice(), form: "bytes" } : item;
 }
 
 function decodeItem(item: Encoded): unknown {
