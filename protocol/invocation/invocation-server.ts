@@ -12,7 +12,7 @@ import { decodeFault, encodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import { MethodError } from "../error/method-error.ts";
 import { Flag, FrameType } from "../frame/frame.ts";
-import { decodeFields, type RoutingFields, routingFixedBytes } from "../session/routing-header.ts";
+import { decodeFields, type RoutingFields, routingFixedBytes, scanFields } from "../session/routing-header.ts";
 import type { OpenFrame, Session } from "../session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
@@ -24,11 +24,15 @@ import { argsBytesHardMax, errorValueBytesMax, resultBytesHardMax } from "./item
 export interface MethodHost {
   /**
    * Finds the method and checks the arguments; what it throws refuses the call, with effect `none`. The function that
-   * it returns enters the method; its result, or what it throws, is the method's own.
+   * it returns enters the method; its result, or what it throws, is the method's own. It may take its time (validators
+   * may be asynchronous), and then gives a promise.
    */
-  prepare(invocation: Invocation, args: Encoded): () => unknown;
+  prepare(invocation: Invocation, args: Encoded): (() => unknown) | Promise<() => unknown>;
   /** As `prepare`, for a streaming method. */
-  prepareChannel(invocation: Invocation, args: Encoded): (channel: Channel) => unknown;
+  prepareChannel(
+    invocation: Invocation,
+    args: Encoded,
+  ): ((channel: Channel) => unknown) | Promise<(channel: Channel) => unknown>;
   /** The method threw something that is no MethodError: what the caller may read of it. To be logged there. */
   describeThrown(invocation: Invocation, thrown: unknown): string;
 }
@@ -65,7 +69,9 @@ export class InvocationServer {
     const { frame, payloadAt, flags } = open;
     if (payloadAt > routingFixedBytes) {
       try {
-        invocation.fields = decodeFields(frame.subarray(routingFixedBytes, payloadAt));
+        // The structure now, the values when a method asks for them: most never do.
+        scanFields(frame, routingFixedBytes, payloadAt);
+        invocation.encodedFields = frame.subarray(routingFixedBytes, payloadAt);
       } catch (error) {
         return invocation.refuse(LeverError.from(error));
       }
@@ -97,14 +103,17 @@ const noFields: RoutingFields = {};
 /** One call or channel at the instance. */
 export class Invocation extends DeadlineEntry implements StreamHandler {
   readonly target: Target;
-  fields: RoutingFields = noFields;
+  encodedFields: Uint8Array | undefined;
+  #fields: RoutingFields | undefined;
   /** When the caller stops waiting, on the `now` of the server; undefined: never, or the channel is open. */
   readonly deadlineAt: number | undefined;
+  /** As `deadlineAt`, of a channel too: until then its arguments have to be there. */
+  readonly #openDeadlineAt: number | undefined;
   readonly #server: InvocationServer;
   readonly #stream: Stream;
   #assembly: Assembly | undefined;
   #controller: AbortController | undefined;
-  #abortedWith: LeverError | undefined;
+  #abortedWith: LeverError | MethodError | undefined;
   #isDone = false;
 
   constructor(server: InvocationServer, stream: Stream, target: Target, timeoutMs: number) {
@@ -112,11 +121,18 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     this.#server = server;
     this.#stream = stream;
     this.target = target;
-    this.deadlineAt = timeoutMs === 0 || stream.isChannel ? undefined : server.options.now() + timeoutMs;
+    this.#openDeadlineAt = timeoutMs === 0 ? undefined : server.options.now() + timeoutMs;
+    this.deadlineAt = stream.isChannel ? undefined : this.#openDeadlineAt;
   }
 
   get session(): Session {
     return this.#stream.session;
+  }
+
+  /** What came in the routing header. Throws PROTOCOL_VIOLATION when a value in it is not valid. */
+  get fields(): RoutingFields {
+    this.#fields ??= this.encodedFields === undefined ? noFields : decodeFields(this.encodedFields);
+    return this.#fields;
   }
 
   /** Aborted when the caller cancels, its deadline passes, or the way to it is lost. Made when first asked for. */
@@ -132,7 +148,9 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   }
 
   override onDeadline(): void {
-    this.#abort(new LeverError("DEADLINE_EXCEEDED", `the caller of ${this.target.text} waits no longer`));
+    const error = new LeverError("DEADLINE_EXCEEDED", `the caller of ${this.target.text} waits no longer`);
+    if (this.#assembly === undefined) this.#abort(error);
+    else this.refuse(error);
   }
 
   // ---------------------------------------------------------------- the stream
@@ -148,13 +166,17 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     this.#abort(error);
   }
 
-  #abort(error: LeverError): void {
-    this.#assembly?.drop();
+  #abort(error: LeverError | MethodError): void {
+    if (this.#assembly !== undefined) {
+      // Not entered yet: nothing else will let go of the stream.
+      this.#assembly.drop();
+      this.#isDone = true;
+      this.#server.options.wheel.remove(this);
+      this.#stream.release();
+    }
     if (this.#abortedWith !== undefined) return;
     this.#abortedWith = error;
     this.#controller?.abort(error);
-    // Not entered yet: nothing else will let go of the stream.
-    if (!this.#isDone && this.#assembly !== undefined) this.#stream.release();
   }
 
   /** A fragment of the arguments. */
@@ -162,7 +184,11 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     const stream = this.#stream;
     stream.consume(cost);
     if ((flags & Flag.More) !== 0) {
-      this.#assembly ??= new Assembly(this.#server.options.budget);
+      if (this.#assembly === undefined) {
+        this.#assembly = new Assembly(this.#server.options.budget);
+        // Arguments that never end must not be held for ever.
+        if (this.#openDeadlineAt !== undefined) this.#server.options.wheel.add(this, this.#openDeadlineAt);
+      }
       if (this.#assembly.bytes + fragment.length > argsBytesHardMax) {
         return this.refuse(
           new LeverError("ARGS_TOO_LARGE", `the arguments are larger than ${argsBytesHardMax} bytes; use a channel`),
@@ -173,8 +199,12 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
       }
       return;
     }
-    const bytes = this.#assembly === undefined ? fragment : this.#assembly.finish(fragment);
-    this.#assembly = undefined;
+    let bytes = fragment;
+    if (this.#assembly !== undefined) {
+      bytes = this.#assembly.finish(fragment);
+      this.#assembly = undefined;
+      if (stream.isChannel) this.#server.options.wheel.remove(this);
+    }
     const args: Encoded = { bytes, form: (flags & Flag.Bytes) !== 0 ? "bytes" : "value" };
     if (stream.isChannel) this.#runChannel(args);
     else this.#runCall(args);
@@ -183,6 +213,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   refuse(error: LeverError): void {
     this.#assembly?.drop();
     this.#isDone = true;
+    this.#server.options.wheel.remove(this);
     this.#stream.refuse(encodeFault(error.withEffect("none")));
     this.#stream.release();
   }
@@ -190,12 +221,27 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   // ---------------------------------------------------------------- calls
 
   #runCall(args: Encoded): void {
-    let enter: () => unknown;
     try {
-      enter = this.#server.options.host.prepare(this, args);
+      const enter = this.#server.options.host.prepare(this, args);
+      if (enter instanceof Promise) this.#afterPrepared(enter, (method) => this.#enterCall(method));
+      else this.#enterCall(enter);
     } catch (error) {
-      return this.refuse(LeverError.from(error));
+      this.refuse(LeverError.from(error));
     }
+  }
+
+  #afterPrepared<Enter>(prepared: Promise<Enter>, enter: (method: Enter) => void): void {
+    prepared.then(
+      (method) => {
+        // The caller may be gone by now: then the method is not entered at all.
+        if (this.#abortedWith === undefined) enter(method);
+        else this.#stream.release();
+      },
+      (error: unknown) => this.refuse(LeverError.from(error)),
+    );
+  }
+
+  #enterCall(enter: () => unknown): void {
     this.#server.entered();
     let result: unknown;
     try {
@@ -239,24 +285,32 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
 
   #leave(): void {
     this.#isDone = true;
-    if (this.#controller !== undefined) this.#server.options.wheel.remove(this);
+    this.#server.options.wheel.remove(this);
     this.#server.left();
   }
 
   // ---------------------------------------------------------------- channels
 
   #runChannel(args: Encoded): void {
-    let enter: (channel: Channel) => unknown;
     try {
-      enter = this.#server.options.host.prepareChannel(this, args);
+      const enter = this.#server.options.host.prepareChannel(this, args);
+      if (enter instanceof Promise) this.#afterPrepared(enter, (method) => this.#enterChannel(method));
+      else this.#enterChannel(enter);
     } catch (error) {
-      return this.refuse(LeverError.from(error));
+      this.refuse(LeverError.from(error));
     }
+  }
+
+  #enterChannel(enter: (channel: Channel) => unknown): void {
     const stream = this.#stream;
     const raw = new RawChannel(stream, this.#server.options.budget);
     stream.handler = raw;
     this.#server.entered();
-    raw.signal.addEventListener("abort", () => this.#abort(LeverError.from(raw.error)), { once: true });
+    const onAbort = () => {
+      // A method that has had enough of its channel may go on with other work.
+      if (raw.error !== undefined && !raw.isCancelledHere) this.#abort(raw.error);
+    };
+    raw.signal.addEventListener("abort", onAbort, { once: true });
     // Before the method's first synchronous part, which may send: nothing may stand before ACCEPT.
     stream.accept(noLoad);
     let result: unknown;

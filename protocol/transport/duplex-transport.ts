@@ -47,8 +47,8 @@ export class DuplexTransport implements Transport {
     };
     socket.on("data", (chunk) => events.onData(chunk));
     socket.on("drain", () => events.onDrain());
-    // A session has no use for half a transport.
-    socket.on("end", () => socket.end());
+    // A session has no use for half a transport; to end the own half would wait for a peer that may not read any more.
+    socket.on("end", () => socket.destroy());
     socket.on("close", close);
     if (socket.destroyed) queueMicrotask(close);
   }
