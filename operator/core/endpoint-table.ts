@@ -1,0 +1,279 @@
+/**
+ * The tables of all services: which instances each has, in which state, and how it may be called.
+ *
+ * It owns the versions and can say, for any version that a subscriber last had, what has changed since, all in one:
+ * nothing is queued per subscriber, however far behind it is. What an instance's state should be is decided elsewhere
+ * (`service-registry.ts`), sending is too.
+ *
+ * Invariant: each change raises `version`, one count over all tables, so that a table at version v is the table as it
+ * was after the last change at or before v.
+ */
+
+import {
+  defaultServicePolicy,
+  type Instance,
+  type InstanceState,
+  instancesPerServiceMax,
+  type ServicePolicy,
+  type ServiceTable,
+} from "@leveros/protocol/control/discovery.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+
+/** Removed instances that a table remembers. Who is further behind gets the full table. */
+const removedMax = 1000;
+/** Answers of `changesSince` kept until the next change: most subscribers ask from the same version. */
+const keptAnswersMax = 16;
+
+export interface EndpointTablesOptions {
+  /** Where versions begin: wall-clock ms, so that they also rise from one run of the operator to the next. */
+  readonly startVersion: number;
+  /** Who gives these versions: different for each run of each replica. */
+  readonly origin: string;
+}
+
+/** What has changed from one version of a table to another. */
+export interface TableChanges {
+  readonly from: number;
+  readonly version: number;
+  readonly changed: readonly Instance[];
+  readonly removed: readonly string[];
+  readonly policy?: ServicePolicy;
+}
+
+interface Entry {
+  readonly environment: string;
+  readonly service: string;
+  version: number;
+  exists: boolean;
+  policy: ServicePolicy;
+  policyVersion: number;
+  readonly instances: Map<string, { readonly instance: Instance; readonly version: number }>;
+  /** Id of a removed instance → the version that removed it, oldest first. */
+  readonly removed: Map<string, number>;
+  /** Changes are known from this version on. */
+  knownFrom: number;
+  readonly listeners: Set<() => void>;
+  snapshot: ServiceTable | undefined;
+  readonly answers: Map<number, TableChanges>;
+}
+
+export class EndpointTables {
+  readonly origin: string;
+  #version: number;
+  readonly #entries = new Map<string, Entry>();
+
+  constructor(options: EndpointTablesOptions) {
+    this.#version = options.startVersion;
+    this.origin = options.origin;
+  }
+
+  /** The version of the last change of any table. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** The service exists, with this policy; its instances stay as they are. */
+  declare(environment: string, service: string, policy: ServicePolicy): void {
+    const entry = this.#entry(environment, service);
+    if (!entry.exists) {
+      this.#change(entry, (version) => {
+        entry.exists = true;
+        entry.policy = policy;
+        entry.knownFrom = version;
+      });
+    } else if (!isSamePolicy(entry.policy, policy)) {
+      this.#change(entry, (version) => {
+        entry.policy = policy;
+        entry.policyVersion = version;
+      });
+    }
+  }
+
+  /** The service is gone, with all its instances. */
+  remove(environment: string, service: string): void {
+    const entry = this.#entries.get(keyOf(environment, service));
+    if (entry === undefined || !entry.exists) return;
+    this.#change(entry, (version) => {
+      entry.exists = false;
+      entry.policy = defaultServicePolicy;
+      entry.instances.clear();
+      entry.removed.clear();
+      entry.knownFrom = version;
+    });
+    this.#dropUnused(entry);
+  }
+
+  /**
+   * Adds the instance, or replaces what is known of it. False if there is no such service. Throws OVERLOADED above
+   * 10,000 instances of a service.
+   */
+  upsertInstance(environment: string, service: string, instance: Instance): boolean {
+    const entry = this.#declared(environment, service);
+    if (entry === undefined) return false;
+    const known = entry.instances.get(instance.id)?.instance;
+    if (known === undefined && entry.instances.size >= instancesPerServiceMax) {
+      throw new LeverError(
+        "OVERLOADED",
+        `${environment}/${service} has ${instancesPerServiceMax} instances, the most that a service may have`,
+        { effect: "none", details: { limit: "instancesPerService", instancesMax: instancesPerServiceMax } },
+      );
+    }
+    if (known !== undefined && isSameInstance(known, instance)) return true;
+    this.#change(entry, (version) => {
+      entry.instances.set(instance.id, { instance, version });
+      entry.removed.delete(instance.id);
+    });
+    return true;
+  }
+
+  /** False if there is no such instance. */
+  setState(environment: string, service: string, id: string, state: InstanceState): boolean {
+    const known = this.#declared(environment, service)?.instances.get(id)?.instance;
+    if (known === undefined) return false;
+    return this.upsertInstance(environment, service, { ...known, state });
+  }
+
+  /** False if there is no such instance. */
+  removeInstance(environment: string, service: string, id: string): boolean {
+    const entry = this.#declared(environment, service);
+    if (entry?.instances.has(id) !== true) return false;
+    this.#change(entry, (version) => {
+      entry.instances.delete(id);
+      entry.removed.set(id, version);
+      if (entry.removed.size > removedMax) {
+        const [oldest, removedAt] = entry.removed.entries().next().value as [string, number];
+        entry.removed.delete(oldest);
+        entry.knownFrom = removedAt;
+      }
+    });
+    return true;
+  }
+
+  /** The table as it is now, the same object until it changes; `exists: false` for a service that is not declared. */
+  table(environment: string, service: string): ServiceTable {
+    const entry = this.#entries.get(keyOf(environment, service));
+    if (entry !== undefined) return snapshotOf(entry);
+    return { environment, service, version: this.#version, exists: false, instances: [], policy: defaultServicePolicy };
+  }
+
+  /** The tables of all declared services. */
+  tables(): ServiceTable[] {
+    return [...this.#entries.values()].filter((entry) => entry.exists).map(snapshotOf);
+  }
+
+  /** What has changed since `version` (of this origin), in one; undefined if only the full table can tell. */
+  changesSince(environment: string, service: string, version: number): TableChanges | undefined {
+    const entry = this.#entries.get(keyOf(environment, service));
+    if (entry === undefined || version < entry.knownFrom || version > entry.version) return undefined;
+    let answer = entry.answers.get(version);
+    if (answer === undefined) {
+      const changed: Instance[] = [];
+      const removed: string[] = [];
+      for (const known of entry.instances.values()) if (known.version > version) changed.push(known.instance);
+      for (const [id, removedAt] of entry.removed) if (removedAt > version) removed.push(id);
+      answer = {
+        from: version,
+        version: entry.version,
+        changed,
+        removed,
+        ...(entry.policyVersion > version && { policy: entry.policy }),
+      };
+      if (entry.answers.size < keptAnswersMax) entry.answers.set(version, answer);
+    }
+    return answer;
+  }
+
+  /**
+   * Calls `listener` after each change of this table, also of one that does not exist yet; returns how to stop that.
+   * Listeners do not throw and do not change tables.
+   */
+  watch(environment: string, service: string, listener: () => void): () => void {
+    const entry = this.#entry(environment, service);
+    entry.listeners.add(listener);
+    return () => {
+      entry.listeners.delete(listener);
+      this.#dropUnused(entry);
+    };
+  }
+
+  #declared(environment: string, service: string): Entry | undefined {
+    const entry = this.#entries.get(keyOf(environment, service));
+    return entry?.exists === true ? entry : undefined;
+  }
+
+  #entry(environment: string, service: string): Entry {
+    const key = keyOf(environment, service);
+    let entry = this.#entries.get(key);
+    if (entry === undefined) {
+      entry = {
+        environment,
+        service,
+        version: this.#version,
+        exists: false,
+        policy: defaultServicePolicy,
+        policyVersion: this.#version,
+        instances: new Map(),
+        removed: new Map(),
+        knownFrom: this.#version,
+        listeners: new Set(),
+        snapshot: undefined,
+        answers: new Map(),
+      };
+      this.#entries.set(key, entry);
+    }
+    return entry;
+  }
+
+  #dropUnused(entry: Entry): void {
+    const key = keyOf(entry.environment, entry.service);
+    if (!entry.exists && entry.listeners.size === 0 && this.#entries.get(key) === entry) this.#entries.delete(key);
+  }
+
+  #change(entry: Entry, apply: (version: number) => void): void {
+    const version = ++this.#version;
+    apply(version);
+    entry.version = version;
+    entry.snapshot = undefined;
+    entry.answers.clear();
+    for (const listener of entry.listeners) listener();
+  }
+}
+
+function keyOf(environment: string, service: string): string {
+  return `${environment}/${service}`;
+}
+
+function snapshotOf(entry: Entry): ServiceTable {
+  entry.snapshot ??= {
+    environment: entry.environment,
+    service: entry.service,
+    version: entry.version,
+    exists: entry.exists,
+    instances: Array.from(entry.instances.values(), (known) => known.instance),
+    policy: entry.policy,
+  };
+  return entry.snapshot;
+}
+
+function isSameInstance(a: Instance, b: Instance): boolean {
+  return a.address === b.address && a.zone === b.zone && a.state === b.state;
+}
+
+function isSamePolicy(a: ServicePolicy, b: ServicePolicy): boolean {
+  const isSameMethods =
+    a.methods.length === b.methods.length &&
+    a.methods.every((method, index) => {
+      const other = b.methods[index];
+      return (
+        method.name === other?.name && method.timeoutMs === other.timeoutMs && method.idempotent === other.idempotent
+      );
+    });
+  return (
+    isSameMethods &&
+    a.limits.argsBytes === b.limits.argsBytes &&
+    a.limits.resultBytes === b.limits.resultBytes &&
+    a.limits.messageBytes === b.limits.messageBytes &&
+    a.limits.inFlightPerInstance === b.limits.inFlightPerInstance &&
+    a.limits.channelsPerInstance === b.limits.channelsPerInstance
+  );
+}
