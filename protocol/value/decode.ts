@@ -13,8 +13,12 @@ import { valueDepthMax } from "./encode.ts";
 /** `ignoreBOM` keeps a leading U+FEFF, which is a character of the string here. */
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Below this a loop over the bytes beats the call of the platform's decoder (measured: bench of this folder). */
-const loopBytesMax = 40;
+/**
+ * Short ASCII strings are made from their units, in one array for each length. From 32 bytes on the platform's decoder
+ * is faster (100 ns whatever the length, against 3 ns a byte).
+ */
+const unitsOf = Array.from({ length: 32 }, (_, length) => new Array<number>(length).fill(0));
+const { fromCharCode } = String;
 
 // The bytes in hand. Decoding calls nobody else's code, so that one set of variables serves.
 const nothing = new Uint8Array(0);
@@ -22,6 +26,8 @@ let source: Uint8Array = nothing;
 let view: DataView | undefined;
 let position = 0;
 let end = 0;
+/** Elements, keys and values that may still be claimed: each has a byte at least, so no more than there are bytes. */
+let budget = 0;
 
 /**
  * Decodes exactly one value.
@@ -34,6 +40,7 @@ export function decodeValue(bytes: Uint8Array): unknown {
   view = undefined;
   position = 0;
   end = bytes.length;
+  budget = end;
   try {
     const value = read(0);
     if (position !== end) {
@@ -56,7 +63,8 @@ export function decodeArgs(bytes: Uint8Array): unknown[] {
 function read(depth: number): unknown {
   if (position >= end) refuseEnd(position);
   const offset = position;
-  const byte = source[position++] as number;
+  const byte = source[offset] as number;
+  position = offset + 1;
   if (byte < 0x80) return byte;
   if (byte < 0x90) return readMap(byte & 0x0f, depth, offset);
   if (byte < 0xa0) return readArray(byte & 0x0f, depth, offset);
@@ -69,18 +77,22 @@ function read(depth: number): unknown {
       return false;
     case 0xc3:
       return true;
-    case 0xca: {
-      const at = take(4, offset);
-      return finite(dataView().getFloat32(at), offset);
-    }
+    case 0xca:
+      return finite(dataView().getFloat32(take(4, offset)), offset);
+    // The commonest numbers are read in place: as calls they took twice the time.
     case 0xcb: {
-      const at = take(8, offset);
-      return finite(dataView().getFloat64(at), offset);
+      if (end - offset < 9) refuseEnd(offset);
+      position = offset + 9;
+      view ??= new DataView(source.buffer, source.byteOffset, source.byteLength);
+      const value = view.getFloat64(offset + 1);
+      return value - value === 0 ? value : finite(value, offset);
     }
     case 0xcc:
       return source[take(1, offset)];
     case 0xcd:
-      return uint16(take(2, offset));
+      if (end - offset < 3) refuseEnd(offset);
+      position = offset + 3;
+      return ((source[offset + 1] as number) << 8) | (source[offset + 2] as number);
     case 0xce:
       return uint32(take(4, offset));
     case 0xcf: {
@@ -118,24 +130,20 @@ function read(depth: number): unknown {
 
 function readArray(count: number, depth: number, offset: number): unknown[] {
   if (depth >= valueDepthMax) refuseDepth(offset);
-  // Every element has at least one byte. The array then grows with what is there, never with what is claimed.
-  if (count > end - position) refuseEnd(offset, `an array of ${count} elements`);
-  const array: unknown[] = [];
-  for (let index = 0; index < count; index++) array.push(read(depth + 1));
+  budget -= count;
+  if (budget < 0 || count > end - position) refuseEnd(offset, `an array of ${count} elements`);
+  const array = new Array<unknown>(count);
+  for (let index = 0; index < count; index++) array[index] = read(depth + 1);
   return array;
 }
 
 function readMap(count: number, depth: number, offset: number): Record<string, unknown> {
   if (depth >= valueDepthMax) refuseDepth(offset);
-  if (count > (end - position) / 2) refuseEnd(offset, `a map of ${count} entries`);
+  budget -= 2 * count;
+  if (budget < 0 || 2 * count > end - position) refuseEnd(offset, `a map of ${count} entries`);
   const object: Record<string, unknown> = {};
   for (let index = 0; index < count; index++) {
-    const keyOffset = position;
     const key = readKey();
-    // No value is undefined, so most keys need no second look; those that Object.prototype has do.
-    if (object[key] !== undefined && Object.hasOwn(object, key)) {
-      refuse(keyOffset, `the key ${JSON.stringify(key.slice(0, 60))} occurs twice in one map`, "distinct keys");
-    }
     const value = read(depth + 1);
     if (key === "__proto__") {
       Object.defineProperty(object, key, { value, writable: true, enumerable: true, configurable: true });
@@ -143,6 +151,8 @@ function readMap(count: number, depth: number, offset: number): Record<string, u
       object[key] = value;
     }
   }
+  // Counting once is quicker than a look at each key.
+  if (Object.keys(object).length !== count) refuse(offset, "a map has the same key twice", "distinct keys");
   return object;
 }
 
@@ -150,26 +160,54 @@ function readKey(): string {
   if (position >= end) refuseEnd(position);
   const offset = position;
   const byte = source[position++] as number;
-  if ((byte & 0xe0) === 0xa0) return readString(byte & 0x1f, offset);
+  if ((byte & 0xe0) === 0xa0) return readShortKey(byte & 0x1f, offset);
   if (byte === 0xd9) return readString(source[take(1, offset)] as number, offset);
   if (byte === 0xda) return readString(uint16(take(2, offset)), offset);
   if (byte === 0xdb) return readString(uint32(take(4, offset)), offset);
   refuse(offset, `a key begins with the byte 0x${byte.toString(16).padStart(2, "0")}`, "a string as each key");
 }
 
+/**
+ * Keys repeat from one value to the next: the last one of each hash is kept, which saves most strings and the engine
+ * the search for the key among those it knows. At most 1,024 keys of 31 bytes.
+ */
+const keptKeys = new Array<string>(1024).fill("");
+
+function readShortKey(length: number, offset: number): string {
+  const first = position;
+  if (length > end - first) refuseEnd(offset, `a string of ${length} bytes`);
+  const after = first + length;
+  let hash = length;
+  for (let at = first; at < after; at++) hash = (Math.imul(hash, 31) + (source[at] as number)) | 0;
+  const place = (hash ^ (hash >>> 10)) & 1023;
+  const kept = keptKeys[place] as string;
+  if (kept.length === length) {
+    let at = 0;
+    while (at < length && kept.charCodeAt(at) === source[first + at]) at++;
+    if (at === length) {
+      position = after;
+      return kept;
+    }
+  }
+  const key = readString(length, offset);
+  // As many units as bytes: ASCII, so that units can be compared to bytes.
+  if (key.length === length) keptKeys[place] = key;
+  return key;
+}
+
 function readString(length: number, offset: number): string {
   const first = position;
   if (length > end - first) refuseEnd(offset, `a string of ${length} bytes`);
   position += length;
-  if (length < loopBytesMax) {
-    const units: number[] = [];
-    let at = first;
-    for (; at < position; at++) {
-      const unit = source[at] as number;
+  if (length < unitsOf.length) {
+    const units = unitsOf[length] as number[];
+    let index = 0;
+    for (; index < length; index++) {
+      const unit = source[first + index] as number;
       if (unit >= 0x80) break;
-      units.push(unit);
+      units[index] = unit;
     }
-    if (at === position) return String.fromCharCode.apply(null, units);
+    if (index === length) return fromCharCode.apply(null, units);
   }
   try {
     return textDecoder.decode(source.subarray(first, position));

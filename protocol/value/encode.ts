@@ -22,8 +22,8 @@ const slabBytes = 64 * 1024;
 /** Below this a loop over the characters beats the call of the platform's encoder (measured: bench of this folder). */
 const loopCharsMax = 48;
 
-/** From this on a string is encoded apart, so that room for three bytes per character need not be made. */
-const apartCharsMin = 8 * 1024;
+/** From this on a string gets room for ASCII first, and for three bytes per character only if that did not do. */
+const longCharsMin = 8 * 1024;
 
 const textEncoder = new TextEncoder();
 
@@ -154,23 +154,14 @@ class Encoder {
 
   private writeString(text: string, depth: number): void {
     const chars = text.length;
-    if (chars >= apartCharsMin) {
-      if (!text.isWellFormed()) this.refuseSurrogate(depth);
-      if (chars > valueBytesMax) this.refuseSize();
-      const bytes = textEncoder.encode(text);
-      this.reserve(bytes.length + 5);
-      this.writeStringHeader(bytes.length);
-      this.slab.set(bytes, this.position);
-      this.position += bytes.length;
-      return;
-    }
-    this.reserve(chars * 3 + 5);
-    const { slab } = this;
+    if (chars > valueBytesMax) this.refuseSize();
+    this.reserve(chars < longCharsMin ? chars * 3 + 16 : chars + 16);
     // The header is guessed from the characters; more bytes than that move the text behind a longer one.
-    const guess = chars < 0x20 ? 1 : chars < 0x100 ? 2 : 3;
-    const first = this.position + guess;
+    const guess = stringHeaderBytes(chars);
+    let first = this.position + guess;
     let end = first;
     if (chars < loopCharsMax) {
+      const { slab } = this;
       for (let index = 0; index < chars; index++) {
         const unit = text.charCodeAt(index);
         if (unit < 0x80) {
@@ -194,13 +185,28 @@ class Encoder {
       }
     } else {
       if (!text.isWellFormed()) this.refuseSurrogate(depth);
-      end += textEncoder.encodeInto(text, slab.subarray(first)).written;
+      const length = this.encodeInto(text, guess);
+      first = this.position + guess;
+      end = first + length;
     }
     const length = end - first;
-    const needed = length < 0x20 ? 1 : length < 0x100 ? 2 : 3;
-    if (needed !== guess) slab.copyWithin(this.position + needed, first, end);
+    const needed = stringHeaderBytes(length);
+    if (needed !== guess) this.slab.copyWithin(this.position + needed, first, end);
     this.writeStringHeader(length);
     this.position += length;
+  }
+
+  /** Writes the text behind room for a header of `header` bytes, perhaps in another slab; returns its bytes. */
+  private encodeInto(text: string, header: number): number {
+    const { read, written } = textEncoder.encodeInto(text, this.spaceBehind(header));
+    if (read === text.length) return written;
+    this.reserve(text.length * 3 + 16);
+    return textEncoder.encodeInto(text, this.spaceBehind(header)).written;
+  }
+
+  /** Leaves room at the end for the text to move behind a longer header. */
+  private spaceBehind(header: number): Uint8Array {
+    return this.slab.subarray(this.position + header, this.slab.length - 5);
   }
 
   private writeStringHeader(length: number): void {
@@ -361,6 +367,10 @@ class Encoder {
   }
 }
 
+function stringHeaderBytes(length: number): number {
+  return length < 0x20 ? 1 : length < 0x100 ? 2 : length < 0x10000 ? 3 : 5;
+}
+
 function countBytes(count: number): number {
   return count < 0x10 ? 1 : count < 0x10000 ? 3 : 5;
 }
@@ -371,8 +381,8 @@ export function isBinary(value: object): boolean {
 }
 
 function className(object: object): string {
-  const { constructor } = object as { constructor?: unknown };
-  return typeof constructor === "function" && constructor.name !== "" ? constructor.name : "a class";
+  const maker = (object as { constructor?: unknown }).constructor;
+  return typeof maker === "function" && maker.name !== "" ? maker.name : "a class";
 }
 
 const keyCharsMax = 60;
