@@ -1,0 +1,537 @@
+/**
+ * The agent's core: a library without I/O, hosted by the sidecar, the gateway and `lever dev`.
+ *
+ * It owns the sessions with the app, with peer agents and with clients outside, the views of the services that are
+ * called from here, and the limits over all of them. One call is a relay (relay.ts at the caller's agent,
+ * inbound-relay.ts at the instance's). Time, chance, transports and discovery are given to it.
+ */
+
+import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
+import type { ServiceTable } from "@leveros/protocol/control/discovery.ts";
+import { decodeRegistration, type Registration } from "@leveros/protocol/control/registration.ts";
+import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
+import { encodeFault } from "@leveros/protocol/error/fault.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import type { Hello, Identity } from "@leveros/protocol/session/hello.ts";
+import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
+import {
+  type Caller,
+  encodeFields,
+  FieldKey,
+  routingFixedBytes,
+  scanFields,
+  withField,
+} from "@leveros/protocol/session/routing-header.ts";
+import { type OpenFrame, Session } from "@leveros/protocol/session/session.ts";
+import { flowCost, type Stream } from "@leveros/protocol/session/stream.ts";
+import type { Target } from "@leveros/protocol/target/target.ts";
+import type { Transport } from "@leveros/protocol/transport/transport.ts";
+import { InboundRelay } from "./inbound-relay.ts";
+import { type AgentLimits, defaultAgentLimits } from "./limits.ts";
+import { type AgentObserver, silentObserver } from "./observer.ts";
+import { PeerLink } from "./peer-link.ts";
+import { OutboundRelay } from "./relay.ts";
+import { RetryBudget } from "./retry/retry-budget.ts";
+import { type MethodRoute, ServiceView } from "./service-view.ts";
+
+/** Where tables come from, and where the app's registration goes. */
+export interface Discovery {
+  /** Calls the listener with each new table, until the returned function is called. */
+  subscribe(environment: string, service: string, listener: (table: ServiceTable) => void): () => void;
+  register(registration: Registration): void;
+  /** The app has gone. */
+  unregister(): void;
+  /** The app takes no new calls. */
+  draining(): void;
+}
+
+export interface AgentOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly identity: Identity;
+  readonly zone?: string | undefined;
+  readonly discovery: Discovery;
+  /** Connects to a peer agent (`host:port`); rejects when that cannot be done. */
+  dial(address: string): Promise<Transport>;
+  readonly limits?: Partial<AgentLimits>;
+  readonly sessionLimits?: Partial<SessionLimits>;
+  readonly observer?: AgentObserver;
+  /** The environment of clients outside that name none. */
+  readonly defaultEnvironment?: string;
+}
+
+/** What a session belongs to. */
+interface Link {
+  readonly kind: "app" | "peer" | "client";
+  session: Session | undefined;
+  /** The `Caller` field for frames of this link, encoded; undefined until the peer's HELLO is there. */
+  caller: Uint8Array;
+}
+
+const noField = new Uint8Array(0);
+
+export class Agent {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly identity: Identity;
+  readonly zone: string | undefined;
+  readonly limits: AgentLimits;
+  readonly observer: AgentObserver;
+  readonly wheel: DeadlineWheel;
+  readonly retryBudget: RetryBudget;
+  readonly #options: AgentOptions;
+  readonly #sessionLimits: SessionLimits;
+  readonly #views = new Map<string, { view: ServiceView; unsubscribe: () => void }>();
+  readonly #links = new Map<string, PeerLink>();
+  readonly #sessions = new Set<Session>();
+  /** The session of the app that has registered. */
+  #app: { session: Session; registration: Registration; methods: ReadonlySet<string> } | undefined;
+  #ownView: ServiceView | undefined;
+  #isDraining = false;
+  #isClosed = false;
+  #held = 0;
+  #retainedBytes = 0;
+  #callsServed = 0;
+  #channelsServed = 0;
+  #whenIdle: (() => void)[] = [];
+  #sweepTimer: unknown;
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+    this.clock = options.clock;
+    this.random = options.random;
+    this.identity = options.identity;
+    this.zone = options.zone;
+    this.limits = { ...defaultAgentLimits, ...options.limits };
+    this.observer = options.observer ?? silentObserver;
+    this.wheel = new DeadlineWheel(options.clock);
+    this.retryBudget = new RetryBudget();
+    this.#sessionLimits = { ...defaultSessionLimits, ...options.sessionLimits };
+    const { environment, service } = options.identity;
+    if (environment !== undefined && service !== undefined) this.#ownView = this.view(environment, service);
+    this.#sweep();
+  }
+
+  // ---------------------------------------------------------------- state for hosts
+
+  /** The app has registered and is taken for live: what `/readyz` says. */
+  get isReady(): boolean {
+    return this.#app !== undefined && !this.#isDraining;
+  }
+
+  get registration(): Registration | undefined {
+    return this.#app?.registration;
+  }
+
+  get isDraining(): boolean {
+    return this.#isDraining;
+  }
+
+  /** Calls and channels of the app here that run; saturates at the width of the wire's field. */
+  get load(): number {
+    return Math.min(this.#callsServed + this.#channelsServed, 0xffff);
+  }
+
+  /** For metrics. */
+  get counts(): {
+    calls: number;
+    channels: number;
+    held: number;
+    retainedBytes: number;
+    sessions: number;
+    views: number;
+  } {
+    return {
+      calls: this.#callsServed,
+      channels: this.#channelsServed,
+      held: this.#held,
+      retainedBytes: this.#retainedBytes,
+      sessions: this.#sessions.size,
+      views: this.#views.size,
+    };
+  }
+
+  // ---------------------------------------------------------------- sessions
+
+  /** The app's side: it may register, and its calls go out from here. */
+  acceptApp(transport: Transport): void {
+    // The operating system tells when a local app is gone; one that computes for seconds is not dead.
+    this.#accept("app", transport, { ...this.#sessionLimits, silenceMs: 0, pingIntervalMs: 0 });
+  }
+
+  /** Another agent that sends calls for the app here. */
+  acceptPeer(transport: Transport): void {
+    this.#accept("peer", transport, this.#sessionLimits);
+  }
+
+  /** A client outside: its calls go out from here, marked as such. */
+  acceptClient(transport: Transport): void {
+    this.#accept("client", transport, { ...this.#sessionLimits, silenceMs: 15_000 });
+  }
+
+  #accept(kind: Link["kind"], transport: Transport, limits: SessionLimits): void {
+    if (this.#isClosed || this.#sessions.size >= this.limits.sessionsMax) {
+      transport.destroy();
+      return;
+    }
+    const link: Link = { kind, session: undefined, caller: noField };
+    const session: Session = new Session({
+      transport,
+      clock: this.clock,
+      side: "acceptor",
+      identity: this.identity,
+      limits,
+      handler: {
+        onHello: (hello) => {
+          link.caller = callerField(kind, hello, this.identity);
+        },
+        onOpen: (stream, open) => {
+          if (kind === "peer") this.#onPeerOpen(link, session, stream, open);
+          else this.#onCallerOpen(link, session, stream, open);
+        },
+        ...(kind === "app" ? { onRegister: (payload: Uint8Array) => this.#onRegister(session, payload) } : {}),
+        onGoAway: () => this.#onAppGoesAway(session),
+        onClose: () => this.#onSessionClose(session),
+      },
+    });
+    link.session = session;
+    this.#sessions.add(session);
+  }
+
+  #onSessionClose(session: Session): void {
+    this.#sessions.delete(session);
+    if (this.#app?.session !== session) return;
+    this.#app = undefined;
+    if (!this.#isDraining) this.#options.discovery.unregister();
+  }
+
+  #onRegister(session: Session, payload: Uint8Array): void {
+    const registration = decodeRegistration(payload);
+    if (this.#app !== undefined && this.#app.session !== session && !this.#app.session.isClosed) {
+      return session.close(
+        new LeverError(
+          "INVALID_OPTION",
+          "another process has registered at this agent and is still connected; one app serves per instance",
+        ),
+      );
+    }
+    this.#app = { session, registration, methods: new Set(registration.methods.map((method) => method.name)) };
+    this.#isDraining = false;
+    this.#options.discovery.register(registration);
+  }
+
+  #onAppGoesAway(session: Session): void {
+    if (this.#app?.session !== session || this.#isDraining) return;
+    this.#isDraining = true;
+    this.#options.discovery.draining();
+  }
+
+  /** The link to an instance; one for all services and calls that know it. */
+  linkTo(id: string, address: string): PeerLink {
+    const key = `${id} ${address}`;
+    let link = this.#links.get(key);
+    if (link === undefined) {
+      link = new PeerLink(
+        address,
+        (to) => this.#dialPeer(to),
+        this.clock,
+        this.limits.dialBackoffMs,
+        () => this.#links.delete(key),
+      );
+      this.#links.set(key, link);
+    }
+    return link;
+  }
+
+  #dialPeer(address: string): Promise<Session> {
+    return new Promise((resolve, reject) => {
+      let isOver = false;
+      const timer = this.clock.setTimer(() => {
+        if (isOver) return;
+        isOver = true;
+        reject(new LeverError("INSTANCE_UNREACHABLE", `no connection within ${this.limits.dialTimeoutMs} ms`));
+      }, this.limits.dialTimeoutMs);
+      this.#options.dial(address).then(
+        (transport) => {
+          this.clock.clearTimer(timer);
+          if (isOver || this.#isClosed) {
+            isOver = true;
+            transport.destroy();
+            return reject(new LeverError("INSTANCE_UNREACHABLE", "the agent is closing"));
+          }
+          isOver = true;
+          const session: Session = new Session({
+            transport,
+            clock: this.clock,
+            side: "dialer",
+            identity: this.identity,
+            limits: this.#sessionLimits,
+            handler: {
+              onOpen: (stream) => {
+                stream.refuse(
+                  encodeFault(
+                    new LeverError("PROTOCOL_VIOLATION", "this agent takes calls on its own port only", {
+                      effect: "none",
+                    }),
+                  ),
+                );
+                stream.release();
+              },
+              onClose: () => this.#sessions.delete(session),
+            },
+          });
+          this.#sessions.add(session);
+          resolve(session);
+        },
+        (error: unknown) => {
+          this.clock.clearTimer(timer);
+          if (isOver) return;
+          isOver = true;
+          reject(error);
+        },
+      );
+    });
+  }
+
+  // ---------------------------------------------------------------- calls from here
+
+  #onCallerOpen(link: Link, session: Session, stream: Stream, open: OpenFrame): void {
+    let frame = open.frame;
+    const cost = flowCost(frame);
+    const argsBytes = frame.length - open.payloadAt;
+    try {
+      if (open.payloadAt > routingFixedBytes) this.#checkFields(frame, open.payloadAt);
+      if (link.kind === "client") frame = withField(frame, FieldKey.Caller, link.caller);
+    } catch (error) {
+      return this.#refuse(stream, cost, LeverError.from(error));
+    }
+    let route = open.target.route as MethodRoute | undefined;
+    if (route === undefined || route.policyVersion !== route.view.policyVersion) {
+      try {
+        route = this.#resolve(open.target, session.hello, link.kind);
+      } catch (error) {
+        return this.#refuse(stream, cost, LeverError.from(error));
+      }
+      open.target.route = route;
+    }
+    const { view } = route;
+    view.lastUsedAt = this.clock.now();
+    new OutboundRelay(this, stream, route, open.timeoutMs, open.flags, frame, argsBytes, cost).begin();
+  }
+
+  #resolve(target: Target, hello: Hello | undefined, kind: Link["kind"]): MethodRoute {
+    const environment = this.#environmentOf(target, hello, kind);
+    if (environment !== "") return this.view(environment, target.service).route(target.method);
+    throw new LeverError(
+      "INVALID_URL",
+      `${target.text} names no environment, and the client has none either; write lever://<environment>${target.text.slice(target.text.indexOf("/"))}`,
+      { effect: "none" },
+    );
+  }
+
+  #environmentOf(target: Target, hello: Hello | undefined, kind: Link["kind"]): string {
+    if (target.environment !== "") return target.environment;
+    // A client outside says its environment in HELLO; an app's is the agent's, whatever it says.
+    const own = kind === "client" ? hello?.environment : this.identity.environment;
+    return own ?? this.#options.defaultEnvironment ?? "";
+  }
+
+  #checkFields(frame: Uint8Array, end: number): void {
+    const { hasResource } = scanFields(frame, routingFixedBytes, end);
+    if (hasResource) {
+      throw new LeverError(
+        "NO_RESOURCES",
+        "the call names a resource, and the service holds none; leave it out of the URL",
+        {
+          effect: "none",
+        },
+      );
+    }
+  }
+
+  #refuse(stream: Stream, cost: number, error: LeverError): void {
+    stream.consume(cost);
+    stream.refuse(encodeFault(error.withEffect("none")));
+    stream.release();
+  }
+
+  /** The view of a service, subscribed to from now on. */
+  view(environment: string, service: string): ServiceView {
+    const key = `${environment}/${service}`;
+    const known = this.#views.get(key);
+    if (known !== undefined) return known.view;
+    const view = new ServiceView(this, environment, service);
+    view.lastUsedAt = this.clock.now();
+    const entry = { view, unsubscribe: () => {} };
+    this.#views.set(key, entry);
+    entry.unsubscribe = this.#options.discovery.subscribe(environment, service, (table) => view.update(table));
+    return view;
+  }
+
+  /** Ends subscriptions to services that are no longer called. */
+  #sweep(): void {
+    this.#sweepTimer = this.clock.setTimer(() => {
+      const before = this.clock.now() - this.limits.subscriptionIdleMs;
+      for (const [key, { view, unsubscribe }] of this.#views) {
+        if (view === this.#ownView || view.calls > 0 || view.lastUsedAt > before) continue;
+        this.#views.delete(key);
+        unsubscribe();
+        view.close();
+      }
+      this.#sweep();
+    }, this.limits.subscriptionIdleMs / 10);
+  }
+
+  // ---------------------------------------------------------------- calls to the app here
+
+  #onPeerOpen(link: Link, session: Session, stream: Stream, open: OpenFrame): void {
+    const cost = flowCost(open.frame);
+    const refusal = this.#whyNotServed(stream, open.target);
+    const app = this.#app;
+    if (refusal !== undefined || app === undefined) {
+      return this.#refuse(stream, cost, refusal ?? new LeverError("NO_INSTANCES", "the app is gone"));
+    }
+    let frame = open.frame;
+    try {
+      if (open.payloadAt > routingFixedBytes) this.#checkFields(frame, open.payloadAt);
+      // A gateway says who calls; for anybody else it is the peer itself.
+      if (session.hello?.role !== "gateway") frame = withField(frame, FieldKey.Caller, link.caller);
+    } catch (error) {
+      return this.#refuse(stream, cost, LeverError.from(error));
+    }
+    const limits = this.#ownView?.limits;
+    if (limits === undefined)
+      return this.#refuse(stream, cost, new LeverError("SERVICE_NOT_FOUND", "this agent serves nothing"));
+    new InboundRelay(this, stream, limits).start(app.session, open.target, open.flags, frame, cost);
+  }
+
+  #whyNotServed(stream: Stream, target: Target): LeverError | undefined {
+    const { environment, service, instance } = this.identity;
+    if (target.environment !== environment || target.service !== service) {
+      return new LeverError(
+        "INSTANCE_UNREACHABLE",
+        `${target.text} was sent to ${instance ?? "an agent"} of ${environment ?? "-"}/${service ?? "-"}; the table is old`,
+      );
+    }
+    const app = this.#app;
+    if (app === undefined)
+      return new LeverError("NO_INSTANCES", `the app of ${instance ?? "this instance"} has not registered`);
+    if (this.#isDraining) return new LeverError("DRAINING", `${instance ?? "this instance"} takes no new calls`);
+    if (!app.methods.has(target.method)) {
+      return new LeverError(
+        "METHOD_NOT_FOUND",
+        `${environment}/${service} has no method ${target.method}; it has ${listed([...app.methods])}`,
+      );
+    }
+    const limits = this.#ownView?.limits;
+    if (limits !== undefined) {
+      if (!stream.isChannel && this.#callsServed >= limits.inFlightPerInstance) {
+        return overloaded(instance, "inFlightPerInstance", limits.inFlightPerInstance, "calls run");
+      }
+      if (stream.isChannel && this.#channelsServed >= limits.channelsPerInstance) {
+        return overloaded(instance, "channelsPerInstance", limits.channelsPerInstance, "channels are open");
+      }
+    }
+    return undefined;
+  }
+
+  /** A relay has taken a call or channel to the app. */
+  entered(isChannel: boolean): void {
+    if (isChannel) this.#channelsServed++;
+    else this.#callsServed++;
+  }
+
+  left(isChannel: boolean): void {
+    if (isChannel) this.#channelsServed--;
+    else this.#callsServed--;
+    if (this.#callsServed + this.#channelsServed > 0 || this.#whenIdle.length === 0) return;
+    const waiting = this.#whenIdle;
+    this.#whenIdle = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  // ---------------------------------------------------------------- what is held
+
+  /** A call begins to wait here; false above the limit. */
+  hold(): boolean {
+    if (this.#held >= this.limits.heldCallsMax) return false;
+    this.#held++;
+    return true;
+  }
+
+  unhold(): void {
+    this.#held--;
+  }
+
+  /** Keeps arguments for a retry; false above the limit. */
+  retain(bytes: number): boolean {
+    if (this.#retainedBytes + bytes > this.limits.retainedBytesMax) return false;
+    this.#retainedBytes += bytes;
+    return true;
+  }
+
+  release(bytes: number): void {
+    this.#retainedBytes -= bytes;
+  }
+
+  // ---------------------------------------------------------------- the end
+
+  /** Takes no new calls for the app; resolves when none runs. */
+  drain(): Promise<void> {
+    if (!this.#isDraining) {
+      this.#isDraining = true;
+      if (this.#app !== undefined) this.#options.discovery.draining();
+    }
+    if (this.#callsServed + this.#channelsServed === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenIdle.push(resolve));
+  }
+
+  /** Ends everything now. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.clock.clearTimer(this.#sweepTimer);
+    for (const { view, unsubscribe } of this.#views.values()) {
+      unsubscribe();
+      view.close();
+    }
+    this.#views.clear();
+    const error = new LeverError(
+      "CONNECTION_LOST",
+      `the agent of ${this.identity.instance ?? this.identity.role} has ended`,
+    );
+    for (const session of [...this.#sessions]) session.close(error);
+  }
+}
+
+function callerField(kind: Link["kind"], hello: Hello, own: Identity): Uint8Array {
+  const caller: Caller =
+    kind === "client"
+      ? { outside: true, ...(hello.environment === undefined ? {} : { environment: hello.environment }) }
+      : {
+          ...(hello.environment === undefined ? {} : { environment: hello.environment }),
+          ...(hello.service === undefined ? {} : { service: hello.service }),
+          ...(hello.instance === undefined ? {} : { instance: hello.instance }),
+        };
+  return kind === "app" ? encodeFields({ caller: { ...caller, ...identityOf(own) } }) : encodeFields({ caller });
+}
+
+function identityOf(identity: Identity): Caller {
+  return {
+    ...(identity.environment === undefined ? {} : { environment: identity.environment }),
+    ...(identity.service === undefined ? {} : { service: identity.service }),
+    ...(identity.instance === undefined ? {} : { instance: identity.instance }),
+  };
+}
+
+function overloaded(instance: string | undefined, limit: string, max: number, what: string): LeverError {
+  return new LeverError("OVERLOADED", `${max} ${what} in ${instance ?? "this instance"}, the most allowed (${limit})`, {
+    effect: "none",
+    details: { limit, [limit]: max },
+  });
+}
+
+function listed(names: string[]): string {
+  const shown = names.slice(0, 20).join(", ");
+  return names.length > 20 ? `${shown} and ${names.length - 20} more` : shown === "" ? "none" : shown;
+}

@@ -1,0 +1,156 @@
+/**
+ * A call or channel at the agent of the instance that it was sent to: checks that the app can take it, hands it to the
+ * app, and passes everything else through undecoded. It never tries anything twice.
+ *
+ * Invariant: a refusal here says `none`, since no byte has reached the app.
+ */
+
+import type { ServiceLimits } from "@leveros/protocol/control/discovery.ts";
+import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
+import type { Session } from "@leveros/protocol/session/session.ts";
+import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
+import type { Target } from "@leveros/protocol/target/target.ts";
+import type { Agent } from "./agent.ts";
+import { ItemCounter, itemTooLarge } from "./item-counter.ts";
+
+const replyLoadBytes = 2;
+
+export class InboundRelay implements StreamHandler {
+  readonly #agent: Agent;
+  readonly #peer: Stream;
+  readonly #limits: ServiceLimits;
+  readonly #startedAt: number;
+  #app: Stream | undefined;
+  #isOver = false;
+  #isAnswered = false;
+  readonly #fromApp = new ItemCounter();
+
+  constructor(agent: Agent, peer: Stream, limits: ServiceLimits) {
+    this.#agent = agent;
+    this.#peer = peer;
+    this.#limits = limits;
+    this.#startedAt = agent.clock.now();
+  }
+
+  /** Hands the first OPEN frame to the app. `cost` is what the peer's frame cost. */
+  start(app: Session, target: Target, flags: number, frame: Uint8Array, cost: number): void {
+    const peer = this.#peer;
+    peer.handler = this;
+    this.#agent.entered(peer.isChannel);
+    try {
+      this.#app = app.openFrame(target, flags, frame, this, peer, cost);
+    } catch (error) {
+      peer.consume(cost);
+      const refusal = LeverError.from(error).withEffect("none");
+      peer.refuse(encodeFault(refusal));
+      this.#over(refusal.code);
+    }
+  }
+
+  onFrame(stream: Stream, type: number, flags: number, payload: Uint8Array): void {
+    if (stream === this.#peer) this.#fromPeer(type, flags, payload);
+    else this.#fromAppFrame(stream, type, flags, payload);
+  }
+
+  #fromPeer(type: number, flags: number, payload: Uint8Array): void {
+    const app = this.#app;
+    if (type === FrameType.Reset) {
+      app?.reset(payload);
+      return this.#over(decodeFault(payload).code);
+    }
+    if (app === undefined || this.#isOver) return this.#peer.consume(flowCost(payload));
+    app.send(type, flags, payload, this.#peer, flowCost(payload));
+    this.#checkChannelOver();
+  }
+
+  #fromAppFrame(app: Stream, type: number, flags: number, payload: Uint8Array): void {
+    const peer = this.#peer;
+    switch (type) {
+      case FrameType.Reply: {
+        const load = this.#agent.load;
+        let bytes = payload.length;
+        if (!this.#isAnswered) {
+          this.#isAnswered = true;
+          bytes -= replyLoadBytes;
+          payload[0] = load >>> 8;
+          payload[1] = load;
+        }
+        const isError = (flags & (Flag.Error | Flag.Fault)) !== 0;
+        if (!isError && !this.#fromApp.add(flags, bytes, this.#limits.resultBytes)) {
+          return this.#tooLarge(itemTooLarge("result", this.#limits.resultBytes));
+        }
+        peer.send(type, flags, payload, app, flowCost(payload));
+        if ((flags & Flag.More) === 0) this.#over(isError ? "UNKNOWN" : "OK");
+        return;
+      }
+      case FrameType.Accept: {
+        this.#isAnswered = true;
+        const load = this.#agent.load;
+        return peer.accept(Uint8Array.of(load >>> 8, load));
+      }
+      case FrameType.Refuse:
+        peer.refuse(payload);
+        return this.#over(decodeFault(payload).code);
+      case FrameType.Reset:
+        peer.reset(payload);
+        return this.#over(decodeFault(payload).code);
+      case FrameType.Message:
+        if (!this.#fromApp.add(flags, payload.length, this.#limits.messageBytes)) {
+          return this.#tooLarge(itemTooLarge("message", this.#limits.messageBytes));
+        }
+        break;
+      default:
+        if ((flags & (Flag.Error | Flag.Fault)) !== 0 && (flags & Flag.More) === 0) {
+          peer.send(type, flags, payload, app, flowCost(payload));
+          return this.#over("UNKNOWN");
+        }
+    }
+    peer.send(type, flags, payload, app, flowCost(payload));
+    this.#checkChannelOver();
+  }
+
+  #tooLarge(error: LeverError): void {
+    const fault = encodeFault(error);
+    this.#app?.reset(fault);
+    this.#peer.reset(fault);
+    this.#over(error.code);
+  }
+
+  #checkChannelOver(): void {
+    if (this.#peer.isClosed && this.#app?.isClosed === true) this.#over("OK");
+  }
+
+  onWritable(): void {
+    if (this.#peer.isChannel) this.#checkChannelOver();
+  }
+
+  onLost(stream: Stream, error: LeverError): void {
+    if (this.#isOver) return;
+    if (stream === this.#peer) {
+      this.#app?.reset(encodeFault(new LeverError("CANCELLED", "the caller's agent is gone", { cause: error })));
+      return this.#over("CANCELLED");
+    }
+    // GOAWAY says `none` for what the app has not taken.
+    if (error.effect === "none" || !stream.hasLeft) {
+      this.#peer.refuse(encodeFault(error.withEffect("none")));
+      return this.#over(error.code);
+    }
+    const gone = new LeverError(
+      "APP_GONE",
+      `the app of ${this.#agent.identity.instance ?? "this instance"} ended while it had the call`,
+      { effect: this.#isAnswered && this.#peer.isChannel ? "ran" : "unknown" },
+    );
+    this.#peer.reset(encodeFault(gone));
+    this.#over(gone.code);
+  }
+
+  #over(code: string): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#peer.release();
+    this.#agent.left(this.#peer.isChannel);
+    this.#agent.observer.served(code, this.#agent.clock.now() - this.#startedAt);
+  }
+}

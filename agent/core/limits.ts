@@ -1,0 +1,30 @@
+/** What one agent holds at most; `docs/limits.md` has the table. What a service allows (`policy.limits`) comes on top. */
+export interface AgentLimits {
+  /** Calls that wait for a table or for a connection, over all services. One more is refused: OVERLOADED. */
+  readonly heldCallsMax: number;
+  /** Arguments kept for a possible retry, bytes over all calls. A call that does not fit is not retried after it left. */
+  readonly retainedBytesMax: number;
+  /** How long a call waits for the first table of its service. */
+  readonly discoveryWaitMs: number;
+  /** How long a connection to a peer may take. */
+  readonly dialTimeoutMs: number;
+  /** After a failed dial, calls to that instance fail at once for this long. */
+  readonly dialBackoffMs: number;
+  /** Tries of one call, the first included. */
+  readonly attemptsMax: number;
+  /** A service that was not called for this long is no longer subscribed to. */
+  readonly subscriptionIdleMs: number;
+  /** Sessions that the agent takes from apps, from peers and from outside, each. One more is closed: OVERLOADED. */
+  readonly sessionsMax: number;
+}
+
+export const defaultAgentLimits: AgentLimits = {
+  heldCallsMax: 1000,
+  retainedBytesMax: 16 * 1024 * 1024,
+  discoveryWaitMs: 5000,
+  dialTimeoutMs: 2000,
+  dialBackoffMs: 200,
+  attemptsMax: 5,
+  subscriptionIdleMs: 600_000,
+  sessionsMax: 4096,
+};

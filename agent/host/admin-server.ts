@@ -1,0 +1,61 @@
+/** The admin port of every process: `/metrics`, `/livez`, `/readyz`. */
+
+import { createServer } from "node:http";
+import type { Registry } from "prom-client";
+
+export interface AdminOptions {
+  readonly host: string;
+  /** 0 gives a free one. */
+  readonly port: number;
+  readonly registry: Registry;
+  /** Undefined when ready, else why not. */
+  whyNotReady(): string | undefined;
+}
+
+export interface AdminServer {
+  readonly port: number;
+  close(): void;
+}
+
+/** Rejects with the system's error when the port cannot be had. */
+export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
+  const server = createServer((request, response) => {
+    const answer = (status: number, text: string, type = "text/plain; charset=utf-8") => {
+      response.writeHead(status, { "content-type": type });
+      response.end(request.method === "HEAD" ? undefined : text);
+    };
+    if (request.method !== "GET" && request.method !== "HEAD") return answer(405, "only GET\n");
+    switch (request.url?.split("?")[0]) {
+      case "/metrics":
+        options.registry.metrics().then(
+          (text) => answer(200, text, options.registry.contentType),
+          (error: unknown) => answer(500, `${error instanceof Error ? error.message : String(error)}\n`),
+        );
+        return;
+      case "/livez":
+        return answer(200, "ok\n");
+      case "/readyz": {
+        const why = options.whyNotReady();
+        return why === undefined ? answer(200, "ok\n") : answer(503, `${why}\n`);
+      }
+      default:
+        return answer(404, "there is /metrics, /livez and /readyz\n");
+    }
+  });
+  server.headersTimeout = 5000;
+  server.requestTimeout = 5000;
+  server.maxConnections = 64;
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ host: options.host, port: options.port }, () => {
+      const address = server.address();
+      resolve({
+        port: typeof address === "object" && address !== null ? address.port : options.port,
+        close: () => {
+          server.close();
+          server.closeAllConnections();
+        },
+      });
+    });
+  });
+}

@@ -1,0 +1,181 @@
+/**
+ * An agent core with its sockets: the app's Unix socket, the port for peers, the stream to the operator, the admin
+ * port. The sidecar (`main.ts`) hosts one, `lever dev` one for each instance.
+ */
+
+import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
+import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
+import { Session } from "@leveros/protocol/session/session.ts";
+import { Agent } from "../core/agent.ts";
+import { DiscoveryClient } from "../core/discovery-client.ts";
+import { type AdminServer, startAdminServer } from "./admin-server.ts";
+import { AgentMetrics } from "./agent-metrics.ts";
+import { dialTcp, type Listener, listenTcp, listenUnix } from "./socket.ts";
+
+export const agentVersion = "0.1.0";
+
+const operatorDialTimeoutMs = 3000;
+const peerDialTimeoutMs = 2000;
+
+export interface HostedAgentOptions {
+  readonly environment: string;
+  readonly service: string;
+  readonly instance: string;
+  readonly zone?: string | undefined;
+  /** `host:port` of the operator's discovery. */
+  readonly operator: string;
+  /** Where the app connects. */
+  readonly socketPath: string;
+  /** What the port for peers is bound to; 0 gives a free port. */
+  readonly host: string;
+  readonly port: number;
+  /** What peers are told to connect to; `host` unless given. */
+  readonly advertisedHost?: string;
+  /** Undefined: no admin port. */
+  readonly adminPort?: number;
+}
+
+export class HostedAgent {
+  readonly agent: Agent;
+  readonly metrics: AgentMetrics;
+  /** `host:port` that peers use. */
+  readonly address: string;
+  readonly adminPort: number | undefined;
+  readonly socketPath: string;
+  readonly #discovery: DiscoveryClient;
+  readonly #listeners: Listener[];
+  readonly #admin: AdminServer | undefined;
+
+  private constructor(
+    agent: Agent,
+    metrics: AgentMetrics,
+    discovery: DiscoveryClient,
+    listeners: Listener[],
+    admin: AdminServer | undefined,
+    address: string,
+    socketPath: string,
+  ) {
+    this.agent = agent;
+    this.metrics = metrics;
+    this.address = address;
+    this.adminPort = admin?.port;
+    this.socketPath = socketPath;
+    this.#discovery = discovery;
+    this.#listeners = listeners;
+    this.#admin = admin;
+  }
+
+  /** Rejects with the system's error when a socket cannot be had. */
+  static async start(options: HostedAgentOptions): Promise<HostedAgent> {
+    const clock = runtimeClock(globalThis);
+    const random = Math.random;
+    const identity: Identity = {
+      role: "agent",
+      environment: options.environment,
+      service: options.service,
+      instance: options.instance,
+      library: `lever-agent/${agentVersion}`,
+    };
+    let agent: Agent | undefined;
+    const metrics = new AgentMetrics("lever_agent", agentVersion, () => agent);
+    const peers = await listenTcp(options.host, options.port, (transport) => agent?.acceptPeer(transport));
+    const address = `${options.advertisedHost ?? options.host}:${peers.port}`;
+    const discovery = new DiscoveryClient({
+      clock,
+      random,
+      identity: {
+        role: "agent",
+        environment: options.environment,
+        service: options.service,
+        instance: options.instance,
+        address,
+        ...(options.zone === undefined ? {} : { zone: options.zone }),
+      },
+      dial: async () => dialOperator(options.operator, identity),
+    });
+    agent = new Agent({
+      clock,
+      random,
+      identity,
+      zone: options.zone,
+      discovery,
+      dial: (to) => dialTcp(to, peerDialTimeoutMs),
+      observer: metrics,
+    });
+    const started = agent;
+    const listeners = [peers];
+    try {
+      listeners.push(await listenUnix(options.socketPath, (transport) => started.acceptApp(transport)));
+      const admin =
+        options.adminPort === undefined
+          ? undefined
+          : await startAdminServer({
+              host: options.host,
+              port: options.adminPort,
+              registry: metrics.registry,
+              whyNotReady: () =>
+                started.isReady
+                  ? undefined
+                  : started.isDraining
+                    ? "draining"
+                    : "the app has not registered its methods",
+            });
+      return new HostedAgent(started, metrics, discovery, listeners, admin, address, options.socketPath);
+    } catch (error) {
+      for (const listener of listeners) listener.close();
+      discovery.close();
+      started.close();
+      throw error;
+    }
+  }
+
+  /** Takes no new calls, waits for those that run, at most `timeoutMs`; then ends. */
+  async drain(timeoutMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.agent.drain(), late]);
+    clearTimeout(timer);
+    this.close();
+  }
+
+  close(): void {
+    for (const listener of this.#listeners) listener.close();
+    this.#admin?.close();
+    this.#discovery.close();
+    this.agent.close();
+  }
+}
+
+/** A session with the operator, on the dialer's side. */
+export async function dialOperator(address: string, identity: Identity): Promise<Session> {
+  const transport = await dialTcp(address, operatorDialTimeoutMs);
+  return new Session({
+    transport,
+    clock: runtimeClock(globalThis),
+    side: "dialer",
+    identity,
+    limits: defaultSessionLimits,
+    handler: {
+      onOpen: (stream) => {
+        stream.reset(new Uint8Array(0));
+        stream.release();
+      },
+    },
+  });
+}
+
+/** For messages: what a system's error at listening means. */
+export function listenProblem(error: unknown, what: string, flag: string): LeverError {
+  const code = (error as { code?: unknown }).code;
+  const why =
+    code === "EADDRINUSE"
+      ? "it is in use; end the other process or choose another with"
+      : code === "EACCES"
+        ? "it may not be used by this user; choose another with"
+        : `${error instanceof Error ? error.message : String(error)}; see`;
+  return new LeverError("INVALID_OPTION", `cannot listen on ${what}: ${why} ${flag}`, { cause: error });
+}

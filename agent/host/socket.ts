@@ -1,0 +1,77 @@
+/** Sockets as transports: what an agent, a gateway or the operator listens on, and how they reach each other. */
+
+import { chmodSync, rmSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { DuplexTransport } from "@leveros/protocol/transport/duplex-transport.ts";
+import type { Transport } from "@leveros/protocol/transport/transport.ts";
+
+export interface Listener {
+  /** `host:port`, or the socket's path. */
+  readonly address: string;
+  readonly port: number;
+  /** Takes no more connections; those that are open stay. */
+  close(): void;
+}
+
+/** Listens on a TCP port; 0 gives a free one. Rejects with the system's error (EADDRINUSE, EACCES). */
+export function listenTcp(host: string, port: number, onTransport: (transport: Transport) => void): Promise<Listener> {
+  const server = createServer({ noDelay: true }, (socket) => {
+    onTransport(new DuplexTransport(socket, `tcp:${socket.remoteAddress}:${socket.remotePort}`));
+  });
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ host, port }, () => {
+      server.off("error", reject);
+      const address = server.address();
+      const taken = typeof address === "object" && address !== null ? address.port : port;
+      resolve({ address: `${host}:${taken}`, port: taken, close: () => stop(server) });
+    });
+  });
+}
+
+/** Listens on a Unix socket that any user in the pod may use; a file that a former process left is replaced. */
+export function listenUnix(path: string, onTransport: (transport: Transport) => void): Promise<Listener> {
+  rmSync(path, { force: true });
+  const server = createServer((socket) => onTransport(new DuplexTransport(socket, `unix:${path}`)));
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ path }, () => {
+      server.off("error", reject);
+      // App and agent may run under differing users; the directory is the boundary.
+      chmodSync(path, 0o777);
+      resolve({ address: path, port: 0, close: () => stop(server) });
+    });
+  });
+}
+
+function stop(server: Server): void {
+  server.close();
+  server.on("error", () => {});
+}
+
+/** Connects to `host:port`; rejects with the system's error, or after `timeoutMs`. */
+export function dialTcp(address: string, timeoutMs: number): Promise<Transport> {
+  const colon = address.lastIndexOf(":");
+  const host = address.slice(0, colon).replace(/^\[|\]$/g, "");
+  const port = Number(address.slice(colon + 1));
+  return new Promise((resolve, reject) => {
+    if (colon <= 0 || !Number.isInteger(port) || port < 1 || port > 65535) {
+      return reject(new Error(`${JSON.stringify(address)} is no host:port`));
+    }
+    const socket: Socket = connect({ host, port, noDelay: true });
+    const timer = setTimeout(() => {
+      socket.destroy();
+      reject(new Error(`no connection to ${address} within ${timeoutMs} ms`));
+    }, timeoutMs);
+    const onError = (error: Error) => {
+      clearTimeout(timer);
+      reject(error);
+    };
+    socket.once("error", onError);
+    socket.once("connect", () => {
+      clearTimeout(timer);
+      socket.off("error", onError);
+      resolve(new DuplexTransport(socket, `tcp:${address}`));
+    });
+  });
+}

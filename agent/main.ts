@@ -1,0 +1,62 @@
+#!/usr/bin/env node
+/** The sidecar: one agent, configured by the environment. */
+
+import { HostedAgent, listenProblem } from "./host/hosted-agent.ts";
+
+/** The name of a variable, and what it must be. */
+function required(name: string): string {
+  const value = process.env[name];
+  if (value === undefined || value === "") fail(`${name} is not set; it says which instance this agent belongs to`);
+  return value;
+}
+
+function port(name: string, fallback: number): number {
+  const text = process.env[name];
+  if (text === undefined || text === "") return fallback;
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0 || value > 65535)
+    fail(`${name} is ${JSON.stringify(text)}, expected a port from 0 to 65535`);
+  return value;
+}
+
+function fail(text: string): never {
+  console.error(`lever-agent: ${text}`);
+  process.exit(2);
+}
+
+const socket = process.env.LEVER_AGENT ?? "unix:///run/lever/agent.sock";
+if (!socket.startsWith("unix:///"))
+  fail(`LEVER_AGENT is ${JSON.stringify(socket)}, expected unix:///path/to/agent.sock`);
+const drainTimeoutMs = 25_000;
+
+let hosted: HostedAgent;
+try {
+  hosted = await HostedAgent.start({
+    environment: required("LEVER_ENVIRONMENT"),
+    service: required("LEVER_SERVICE"),
+    instance: required("LEVER_INSTANCE"),
+    zone: process.env.LEVER_ZONE,
+    operator: required("LEVER_OPERATOR"),
+    socketPath: socket.slice("unix://".length),
+    host: process.env.LEVER_HOST ?? "0.0.0.0",
+    port: port("LEVER_PORT", 3837),
+    ...(process.env.LEVER_ADVERTISED_HOST === undefined ? {} : { advertisedHost: process.env.LEVER_ADVERTISED_HOST }),
+    adminPort: port("LEVER_ADMIN_PORT", 3838),
+  });
+} catch (error) {
+  fail(listenProblem(error, "the agent's sockets", "LEVER_PORT, LEVER_ADMIN_PORT, LEVER_AGENT").message);
+}
+// A parent that starts agents (`lever dev --agent process`) reads where this one listens.
+process.send?.({ type: "listening", address: hosted.address, adminPort: hosted.adminPort });
+
+let isStopping = false;
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  process.on(signal, () => {
+    if (isStopping) return;
+    isStopping = true;
+    hosted.drain(drainTimeoutMs).then(
+      () => process.exit(0),
+      () => process.exit(1),
+    );
+  });
+}
