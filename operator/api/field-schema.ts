@@ -38,6 +38,7 @@ export interface FieldSchema {
   /** What is expected, where the type and bounds alone say it badly. */
   readonly expected?: string;
   readonly intOrString?: true;
+  readonly anyOf?: readonly FieldSchema[];
   readonly listMapKey?: string;
   readonly rules?: readonly RuleText[];
 }

@@ -6,7 +6,7 @@
  */
 
 import * as z from "zod";
-import { formatBytes, quantityBytes } from "../quantity.ts";
+import { byteQuantityPattern, formatBytes, quantityBytes } from "../quantity.ts";
 import { type CrossFieldRule, listMap, withRules } from "./cross-field-rule.ts";
 
 export const apiGroup = "leveros.dev";
@@ -51,12 +51,13 @@ function quantity(bytesMin: number, bytesMax: number, defaultBytes: number, desc
       return bytes !== undefined && bytes >= bytesMin && bytes <= bytesMax;
     },
     cel:
-      "isQuantity(string(self)) && quantity(string(self)).isInteger() && " +
-      `quantity(string(self)).asInteger() >= ${bytesMin} && quantity(string(self)).asInteger() <= ${bytesMax}`,
+      "isQuantity(string(self)) && " +
+      `quantity(string(self)).compareTo(quantity('${min}')) >= 0 && ` +
+      `quantity(string(self)).compareTo(quantity('${max}')) <= 0`,
     message: expected,
-    remedy: "Write an integer or a Kubernetes quantity that is a whole number of bytes.",
+    remedy: "Write an integer, or digits with k, M, G, Ki, Mi or Gi.",
   };
-  return withRules(z.union([z.int(), z.string().max(32)]), [inRange])
+  return withRules(z.union([z.int(), z.string().max(32).regex(byteQuantityPattern)]), [inRange])
     .meta({ intOrString: true })
     .transform((value) => quantityBytes(value) ?? Number.NaN)
     .prefault(formatBytes(defaultBytes))
@@ -237,9 +238,10 @@ const limits = withRules(
     name: `message-holds-${field === "argsBytes" ? "args" : "result"}`,
     path: ["messageBytes"],
     holds: (value) => value.messageBytes >= value[field],
+    // The API server checks the default of `limits`, {}, before it fills in the defaults below.
     cel:
-      `!isQuantity(string(self.messageBytes)) || !isQuantity(string(self.${field})) || ` +
-      `quantity(string(self.messageBytes)).compareTo(quantity(string(self.${field}))) >= 0`,
+      ["messageBytes", field].map((name) => `!has(self.${name}) || !isQuantity(string(self.${name}))`).join(" || ") +
+      ` || quantity(string(self.messageBytes)).compareTo(quantity(string(self.${field}))) >= 0`,
     message: `at least ${field}`,
     remedy: "What is too large for a call goes over a channel, so a message must not be smaller than a call.",
   })),
