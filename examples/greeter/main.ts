@@ -1,0 +1,4 @@
+import { serve } from "leveros";
+import { greeter } from "./methods.ts";
+
+await serve(greeter);

@@ -1,0 +1,4 @@
+import { serve } from "leveros";
+import { hello } from "./methods.ts";
+
+await serve(hello);

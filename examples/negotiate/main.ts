@@ -1,0 +1,4 @@
+import { serve } from "leveros";
+import { negotiate } from "./methods.ts";
+
+await serve(negotiate);

@@ -1,0 +1,4 @@
+import { serve } from "leveros";
+import { upload } from "./methods.ts";
+
+await serve(upload);
