@@ -106,6 +106,8 @@ export class BalancedInstance<Endpoint> extends EjectionRecord {
   errored(now: number, startedAt: number, reason: Reason): void {
     switch (verdictOf(reason)) {
       case "served":
+        // One that errs from its first call on has no latency of its own to be measured by.
+        this.load.assume(now, this.group.meanLatencyMs);
         this.load.ended(now, startedAt);
         this.balancer.ejection.served(this, now);
         break;

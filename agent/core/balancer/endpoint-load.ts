@@ -101,9 +101,16 @@ export class EndpointLoad {
     this.leave(startedAt);
     const elapsedMs = now - startedAt;
     this.linger(now, elapsedMs);
-    if (elapsedMs >= this.latency(now)) this.observe(now, elapsedMs);
     // It answers, so the latency does not fade as that of an instance that nobody calls.
-    else this.latencyAtMs = now;
+    if (elapsedMs >= this.latency(now)) this.latencyMs = Math.min(elapsedMs, latencyMsMax);
+    this.latencyAtMs = now;
+  }
+
+  /** What to take for the latency of an instance that has not given a good answer: that of the others. */
+  assume(now: number, latencyMs: number): void {
+    if (this.hasAnswered || latencyMs <= this.latencyMs) return;
+    this.latencyMs = latencyMs;
+    this.latencyAtMs = now;
   }
 
   /** An answer brought the instance's `reportedLoad`; what is in flight from here is not counted twice. */

@@ -26,7 +26,8 @@ const silenceCalls = 100;
 export class ZoneGroup<Entry> {
   /** Those that may be chosen; the balancer's. */
   candidates: Entry[] = [];
-  private latencyMs = 0;
+  /** Of answers that came from here and of failures; 0 while there was none. */
+  meanLatencyMs = 0;
   private load = 0;
   private hasAnswered = false;
   private answeredAtMs = 0;
@@ -37,14 +38,14 @@ export class ZoneGroup<Entry> {
   /** An answer came, or failed after 1 s as it were; `load` as reported, below 0 if nothing was. */
   observe(now: number, latencyMs: number, load: number): void {
     const step = this.hasAnswered ? Math.min(1, Math.max(stepMin, (now - this.answeredAtMs) / silenceMs)) : 1;
-    this.latencyMs += (Math.min(latencyMs, latencyMsMax) - this.latencyMs) * step;
+    this.meanLatencyMs += (Math.min(latencyMs, latencyMsMax) - this.meanLatencyMs) * step;
     if (load >= 0) this.load += (load - this.load) * step;
     this.hasAnswered = true;
     this.answeredAtMs = now;
   }
 
   private get cost(): number {
-    return (latencyFloorMs + this.latencyMs) * (loadFloor + this.load);
+    return (latencyFloorMs + this.meanLatencyMs) * (loadFloor + this.load);
   }
 
   /** For the own zone's group: which part of the calls goes to `rest` now, 0 to 1. */
