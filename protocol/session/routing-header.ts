@@ -117,7 +117,7 @@ export function decodeFields(bytes: Uint8Array): RoutingFields {
         fields.tracestate = text(value, "tracestate");
         break;
       case FieldKey.Caller:
-        fields.caller = map(value, "caller") as Caller;
+        fields.caller = callerOf(map(value, "caller"));
         break;
       case FieldKey.Metadata: {
         const metadata = map(value, "metadata");
@@ -204,6 +204,17 @@ function tooLarge(length: number): LeverError {
 }
 
 export const tokenBytesMax = 128;
+
+function callerOf(caller: Record<string, unknown>): Caller {
+  for (const key of ["environment", "service", "instance"]) {
+    if (Object.hasOwn(caller, key) && typeof caller[key] !== "string")
+      throw violation(`the caller's ${key} is no string`);
+  }
+  if (Object.hasOwn(caller, "outside") && typeof caller.outside !== "boolean") {
+    throw violation("the caller's outside is no boolean");
+  }
+  return caller;
+}
 
 function text(bytes: Uint8Array, name: string, bytesMax?: number): string {
   if (bytes.length === 0 || (bytesMax !== undefined && bytes.length > bytesMax)) {
