@@ -6,7 +6,8 @@
  * as a fault.
  */
 
-import { decodeValue, encodeValue } from "../value/value.ts";
+import { decodeValue } from "../value/decode.ts";
+import { encodeValue } from "../value/encode.ts";
 import { type Effect, isReason } from "./catalogue.ts";
 import { LeverError } from "./lever-error.ts";
 

@@ -40,7 +40,8 @@ export function decodeValue(bytes: Uint8Array): unknown {
   view = undefined;
   position = 0;
   end = bytes.length;
-  budget = end;
+  // The value itself is one of them.
+  budget = end - 1;
   try {
     const value = read(0);
     if (position !== end) {

@@ -246,7 +246,8 @@ class Encoder {
       return;
     }
     const keys = Object.keys(object);
-    const header = this.position;
+    // From the value's start: the value may move to another slab before the count is known.
+    const header = this.position - this.start;
     this.writeCount(keys.length, 0x80, 0xde);
     let left = 0;
     for (let index = 0; index < keys.length; index++) {
@@ -260,7 +261,7 @@ class Encoder {
       this.writeString(key, depth + 1);
       this.write(value, depth + 1);
     }
-    if (left > 0) this.correctCount(header, keys.length, keys.length - left);
+    if (left > 0) this.correctCount(this.start + header, keys.length, keys.length - left);
   }
 
   private writeInstance(object: object, depth: number): void {
