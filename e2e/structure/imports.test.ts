@@ -132,6 +132,8 @@ const forms: readonly ((specifier: string) => string)[] = [
   (specifier) => `import type { Any } from "${specifier}";\nexport type Used = Any;\n`,
   (specifier) => `export * from "${specifier}";\n`,
   (specifier) => `export const used = await import("${specifier}");\n`,
+  (specifier) => `export async function use() {\n  await using target = await import("${specifier}");\n}\n`,
+  (specifier) => `for (using target of [await import("${specifier}")]) target.use();\n`,
 ];
 
 let tree = "";
