@@ -50,13 +50,15 @@ try {
 process.send?.({ type: "listening", address: hosted.address, adminPort: hosted.adminPort });
 
 let isStopping = false;
-for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  process.on(signal, () => {
-    if (isStopping) return;
-    isStopping = true;
-    hosted.drain(drainTimeoutMs).then(
-      () => process.exit(0),
-      () => process.exit(1),
-    );
-  });
+function stop(): void {
+  if (isStopping) return;
+  isStopping = true;
+  hosted.drain(drainTimeoutMs).then(
+    () => process.exit(0),
+    () => process.exit(1),
+  );
 }
+process.on("SIGTERM", stop);
+process.on("SIGINT", stop);
+// The parent that started it is gone.
+process.on("disconnect", stop);

@@ -1,8 +1,8 @@
 /** What `lever invoke` and `lever chan` share: the flags of a call, its arguments, and the way to the services. */
 
 import { readFile } from "node:fs/promises";
-import { Client, LeverError, type CallOptions } from "leveros";
 import { type Command, Option } from "commander";
+import { type CallOptions, Client, LeverError } from "leveros";
 import type { OutputFormat } from "./output.ts";
 
 export const gatewayDefault = "127.0.0.1:3837";
@@ -19,9 +19,16 @@ export interface CallFlags {
 
 export function addCallFlags(command: Command): Command {
   return command
-    .option("--gateway <host:port>", `native port of the gateway (default: the agent at LEVER_AGENT, else ${gatewayDefault})`)
+    .option(
+      "--gateway <host:port>",
+      `native port of the gateway (default: the agent at LEVER_AGENT, else ${gatewayDefault})`,
+    )
     .option("-e, --environment <name>", "environment of URLs that name none", "dev")
-    .option("-t, --timeout <ms>", "time for the call, or for the opening of a channel", wholeNumber("--timeout", 1, 3_600_000))
+    .option(
+      "-t, --timeout <ms>",
+      "time for the call, or for the opening of a channel",
+      wholeNumber("--timeout", 1, 3_600_000),
+    )
     .option("--token <text>", "idempotency token, 1 to 128 bytes")
     .option("--meta <key=value>", "metadata for the method; may be given several times", keyValue, {})
     .option("--args-file <path>", "send this file's bytes as the arguments (- for standard input)")
@@ -32,7 +39,10 @@ export function wholeNumber(flag: string, min: number, max: number): (text: stri
   return (text) => {
     const value = Number(text);
     if (!Number.isInteger(value) || value < min || value > max || text.trim() === "") {
-      throw new LeverError("INVALID_OPTION", `${flag} is ${JSON.stringify(text)}, expected a whole number from ${min} to ${max}`);
+      throw new LeverError(
+        "INVALID_OPTION",
+        `${flag} is ${JSON.stringify(text)}, expected a whole number from ${min} to ${max}`,
+      );
     }
     return value;
   };
@@ -48,13 +58,19 @@ export function keyValue(text: string, before: Record<string, string>): Record<s
 export async function readArguments(texts: readonly string[], flags: CallFlags): Promise<unknown[]> {
   if (flags.argsFile !== undefined) {
     if (texts.length > 0) {
-      throw new LeverError("ARGS_FORM", "both arguments and --args-file were given; arguments are values or bytes, never both");
+      throw new LeverError(
+        "ARGS_FORM",
+        "both arguments and --args-file were given; arguments are values or bytes, never both",
+      );
     }
     if (flags.argsFile !== "-") {
       try {
         return [new Uint8Array(await readFile(flags.argsFile))];
       } catch (error) {
-        throw new LeverError("INVALID_OPTION", `--args-file: ${error instanceof Error ? error.message : String(error)}`);
+        throw new LeverError(
+          "INVALID_OPTION",
+          `--args-file: ${error instanceof Error ? error.message : String(error)}`,
+        );
       }
     }
     const chunks: Buffer[] = [];

@@ -1,8 +1,8 @@
 /** `lever chan`: a channel on standard input and output. */
 
 import { createInterface } from "node:readline";
-import { type Channel, LeverError } from "leveros";
 import type { Command } from "commander";
+import { type Channel, LeverError } from "leveros";
 import { addCallFlags, type CallFlags, callOptions, connect, readArguments } from "./call-options.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { printError, printValue } from "./output.ts";

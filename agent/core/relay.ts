@@ -15,6 +15,7 @@ import { LeverError, worseEffect } from "@leveros/protocol/error/lever-error.ts"
 import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
 import { type Session, writeTimeout } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
+import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
 import type { Agent } from "./agent.ts";
 import { ItemCounter, itemTooLarge } from "./item-counter.ts";
 import { decideRetry } from "./retry/retry-policy.ts";
@@ -164,7 +165,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
     if (first === undefined) return;
     const inbound = this.#inbound;
     // A frame of an earlier attempt may still lie in a transport's queue.
-    const frame = this.#attempt === 1 ? first.payload : first.payload.slice();
+    const frame = this.#attempt === 1 ? first.payload : copyBytes(first.payload);
     const left = this.#deadlineAt - this.#agent.clock.now();
     writeTimeout(frame, Math.max(Math.ceil(left), 1));
     const owed = this.#attempt === 1 ? this.#owedFirst : 0;

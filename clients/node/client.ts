@@ -8,6 +8,7 @@ import { encodeFields, type RoutingFields, tokenBytesMax } from "@leveros/protoc
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { parseUrl } from "@leveros/protocol/target/lever-url.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
+import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
 import { decodePayload, type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
 import { agentConnection, gatewayConnection } from "./agent-connection.ts";
 import type { Connection } from "./connection.ts";
@@ -214,7 +215,7 @@ const targetsCachedMax = 1024;
 
 function decodeResult(result: Encoded): unknown {
   // Bytes are views of what came in: the caller gets memory of its own.
-  return result.form === "bytes" ? result.bytes.slice() : decodePayload(result.bytes, result.form);
+  return result.form === "bytes" ? copyBytes(result.bytes) : decodePayload(result.bytes, result.form);
 }
 
 /** The options of a call, within those of the method that makes it: never more time, cancelled with it, the same trace. */

@@ -4,6 +4,7 @@ import { encodeRegistration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
+import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
 import { decodeArgs } from "@leveros/protocol/value/decode.ts";
 import type { Encoded } from "@leveros/protocol/value/form.ts";
 import { agentConnection } from "./agent-connection.ts";
@@ -127,10 +128,9 @@ export class MethodServer implements MethodHost, Server {
     args: Encoded,
   ): ((channel: unknown) => unknown) | Promise<(channel: unknown) => unknown> {
     const method = this.#method(invocation);
+    const enter = (values: unknown[]) => (channel: unknown) => this.#run(invocation, method, [channel, ...values]);
     const values = this.#arguments(invocation, method, args);
-    return values instanceof Promise
-      ? values.then((checked) => (channel: unknown) => this.#run(invocation, method, [channel, ...checked]))
-      : (channel: unknown) => this.#run(invocation, method, [channel, ...values]);
+    return values instanceof Promise ? values.then(enter) : enter(values);
   }
 
   #method(invocation: Invocation): Method {
@@ -146,7 +146,7 @@ export class MethodServer implements MethodHost, Server {
 
   #arguments(invocation: Invocation, method: Method, args: Encoded): unknown[] | Promise<unknown[]> {
     // Bytes are views of what came in: the method gets memory of its own.
-    const values = args.form === "bytes" ? [args.bytes.slice()] : decodeArgs(args.bytes);
+    const values = args.form === "bytes" ? [copyBytes(args.bytes)] : decodeArgs(args.bytes);
     return method.schemas === undefined ? values : checkArguments(method.schemas, values, invocation.target.method);
   }
 

@@ -20,11 +20,11 @@ export const negotiate = {
         return;
       }
       if (offer.price < ask / 2) throw new MethodError({ error: "INSULTED", item, offer: offer.price });
-      price = Math.max((price + offer.price) / 2, ask * 0.75);
+      price = Math.max(Math.floor((price + offer.price) / 2), ask * 0.75);
       await channel.send({ price });
     }
     // The buyer has made its last offer; one more answer is allowed on the own direction.
-    await channel.send({ price: Math.max(price * 0.95, ask * 0.75) });
+    await channel.send({ price: Math.max(Math.floor(price * 0.95), ask * 0.75) });
   },
 };
 

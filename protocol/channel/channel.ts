@@ -14,6 +14,7 @@ import { Assembly, type AssemblyBudget, emptyItem } from "../invocation/assembly
 import { errorValueBytesMax, messageBytesHardMax } from "../invocation/item-limits.ts";
 import { errorOf } from "../invocation/outgoing-call.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
+import { copyBytes } from "../value/copy-bytes.ts";
 import { decodePayload, type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
 
 interface Waiter {
@@ -441,10 +442,10 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
 /** What is sent lies in queues long after `send` has resolved, so that it cannot be the sender's own memory. */
 function encodeOwned(message: unknown): Encoded {
   const item = encodeMessage(message, "message");
-  return item.form === "bytes" ? { bytes: item.bytes.slice(), form: "bytes" } : item;
+  return item.form === "bytes" ? { bytes: copyBytes(item.bytes), form: "bytes" } : item;
 }
 
 function decodeItem(item: Encoded): unknown {
   // Bytes are views of what came in: the reader gets memory of its own.
-  return item.form === "bytes" ? item.bytes.slice() : decodePayload(item.bytes, item.form);
+  return item.form === "bytes" ? copyBytes(item.bytes) : decodePayload(item.bytes, item.form);
 }

@@ -13,6 +13,7 @@ import { Flag, FrameType } from "../frame/frame.ts";
 import type { Session } from "../session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
+import { copyBytes } from "../value/copy-bytes.ts";
 import { decodePayload, type Encoded, type Form } from "../value/form.ts";
 import { Assembly, type AssemblyBudget } from "./assembly.ts";
 import { argsBytesHardMax, resultBytesHardMax } from "./item-limits.ts";
@@ -178,7 +179,7 @@ class OutgoingCall extends DeadlineEntry implements StreamHandler {
 export function errorOf(flags: number, bytes: Uint8Array, form: Form): LeverError | MethodError {
   if ((flags & Flag.Fault) !== 0) return decodeFault(bytes);
   try {
-    return new MethodError(form === "bytes" ? bytes.slice() : decodePayload(bytes, form));
+    return new MethodError(form === "bytes" ? copyBytes(bytes) : decodePayload(bytes, form));
   } catch (error) {
     return LeverError.from(error);
   }

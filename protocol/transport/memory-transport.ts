@@ -4,6 +4,7 @@
  */
 
 import type { Clock } from "../clock/clock.ts";
+import { copyBytes } from "../value/copy-bytes.ts";
 import type { Transport, TransportEvents } from "./transport.ts";
 
 export interface MemoryPairOptions {
@@ -61,7 +62,7 @@ export class MemoryTransport implements Transport {
     for (let i = 0; i < chunks.length; i++) {
       const chunk = chunks[i] as Uint8Array;
       // Delivered bytes are the receiver's for good, while the sender reuses its blocks after `onWritten`.
-      this.#outbox.push({ chunk: chunk.slice(), onWritten: i === chunks.length - 1 ? onWritten : undefined });
+      this.#outbox.push({ chunk: copyBytes(chunk), onWritten: i === chunks.length - 1 ? onWritten : undefined });
       this.#buffered += chunk.length;
     }
     this.schedule();
