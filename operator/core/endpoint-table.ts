@@ -19,8 +19,6 @@ import {
 } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 
-/** Removed instances that a table remembers. Who is further behind gets the full table. */
-const removedMax = 1000;
 /** Answers of `changesSince` kept until the next change: most subscribers ask from the same version. */
 const keptAnswersMax = 16;
 
@@ -29,6 +27,8 @@ export interface EndpointTablesOptions {
   readonly startVersion: number;
   /** Who gives these versions: different for each run of each replica. */
   readonly origin: string;
+  /** Removed instances that each table remembers, 1,000 unless set. Who is further behind gets the full table. */
+  readonly removedMax?: number;
 }
 
 /** What has changed from one version of a table to another. */
@@ -59,12 +59,14 @@ interface Entry {
 
 export class EndpointTables {
   readonly origin: string;
+  readonly #removedMax: number;
   #version: number;
   readonly #entries = new Map<string, Entry>();
 
   constructor(options: EndpointTablesOptions) {
     this.#version = options.startVersion;
     this.origin = options.origin;
+    this.#removedMax = options.removedMax ?? 1000;
   }
 
   /** The version of the last change of any table. */
@@ -140,7 +142,7 @@ export class EndpointTables {
     this.#change(entry, (version) => {
       entry.instances.delete(id);
       entry.removed.set(id, version);
-      if (entry.removed.size > removedMax) {
+      if (entry.removed.size > this.#removedMax) {
         const [oldest, removedAt] = entry.removed.entries().next().value as [string, number];
         entry.removed.delete(oldest);
         entry.knownFrom = removedAt;

@@ -47,6 +47,8 @@ export interface DiscoveryServerOptions {
   readonly sessionsMax?: number;
   /** Subscriptions of one connection; 10,000 unless set. */
   readonly subscriptionsMax?: number;
+  /** Instances, and so changes, in one message; 1,000 unless set. */
+  readonly instancesPerMessageMax?: number;
   readonly library?: string;
   /** For the log: a connection is there, or over; `error` if not cleanly. Does not throw. */
   readonly onConnected?: (identity: DiscoveryIdentity, peerName: string) => void;
@@ -159,8 +161,8 @@ export class DiscoveryServer {
       throw new LeverError("ARGS_FORM", `${discoveryMethod} takes one JSON value, got bytes`);
     }
     const identity = decodeDiscoveryIdentity(decodeArgs(args.bytes));
-    const { registry, clock, subscriptionsMax: ownMax = subscriptionsMax } = this.#options;
-    const connection = new Connection(registry.tables, clock, this.counters, ownMax);
+    const { registry } = this.#options;
+    const connection = new Connection(this.#options, this.counters);
     const { environment: ofEnvironment, service: ofService, instance, address, zone } = identity;
     if (ofEnvironment !== undefined && ofService !== undefined && instance !== undefined && address !== undefined) {
       const report = {
@@ -210,23 +212,27 @@ class Connection {
   readonly #clock: Clock;
   readonly #counters: DiscoveryCounters;
   readonly #subscriptionsMax: number;
+  readonly #instancesPerMessageMax: number;
   readonly #subscriptions = new Map<string, Subscription>();
   /** Subscriptions whose table has changed since what was sent; in turns, oldest first. */
   readonly #behind = new Set<Subscription>();
   #channel: Channel<unknown, OperatorMessage> | undefined;
   #isSending = false;
-  #isEnded = false;
 
-  constructor(tables: EndpointTables, clock: Clock, counters: DiscoveryCounters, ownMax: number) {
-    this.#tables = tables;
-    this.#clock = clock;
+  constructor(options: DiscoveryServerOptions, counters: DiscoveryCounters) {
+    this.#tables = options.registry.tables;
+    this.#clock = options.clock;
     this.#counters = counters;
-    this.#subscriptionsMax = ownMax;
+    this.#subscriptionsMax = options.subscriptionsMax ?? subscriptionsMax;
+    this.#instancesPerMessageMax = options.instancesPerMessageMax ?? instancesPerMessageMax;
   }
 
   async run(channel: Channel): Promise<void> {
     this.#channel = channel as Channel<unknown, OperatorMessage>;
-    for await (const value of channel) {
+    // Not `for await`: leaving that early would cancel the channel, and the peer not learn why.
+    for (;;) {
+      const value = await channel.receive();
+      if (value === undefined) return;
       const message = decodeAgentMessage(value);
       if (message !== undefined) this.#onMessage(message);
     }
@@ -241,7 +247,7 @@ class Connection {
   }
 
   end(): void {
-    this.#isEnded = true;
+    this.#channel = undefined;
     for (const subscription of this.#subscriptions.values()) subscription.unwatch();
     this.#subscriptions.clear();
     this.#behind.clear();
@@ -325,7 +331,8 @@ class Connection {
   async #bringUp(subscription: Subscription): Promise<void> {
     const { environment, service, version } = subscription;
     const changes = version === undefined ? undefined : this.#tables.changesSince(environment, service, version);
-    if (changes !== undefined && changes.changed.length + changes.removed.length <= instancesPerMessageMax) {
+    const countMax = this.#instancesPerMessageMax;
+    if (changes !== undefined && changes.changed.length + changes.removed.length <= countMax) {
       if (changes.version === version) return;
       subscription.version = changes.version;
       this.#counters.deltasSent++;
@@ -334,22 +341,21 @@ class Connection {
     const table = this.#tables.table(environment, service);
     subscription.version = table.version;
     this.#counters.tablesSent++;
-    for (let part = 0, at = 0; part === 0 || at < table.instances.length; part++, at += instancesPerMessageMax) {
+    for (let part = 0, at = 0; part === 0 || at < table.instances.length; part++, at += countMax) {
       // Unsubscribed meanwhile.
       if (this.#subscriptions.get(`${environment}/${service}`) !== subscription) return;
       await this.#send({
         type: "table",
         origin: this.#tables.origin,
         ...table,
-        instances: table.instances.slice(at, at + instancesPerMessageMax),
+        instances: table.instances.slice(at, at + countMax),
         part,
-        more: at + instancesPerMessageMax < table.instances.length,
+        more: at + countMax < table.instances.length,
       });
     }
   }
 
   async #send(message: OperatorMessage): Promise<void> {
-    if (this.#isEnded) return;
     await this.#channel?.send(message);
   }
 }
