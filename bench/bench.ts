@@ -72,6 +72,10 @@ export async function runBench(
       for (const cell of cells) {
         const stage = stageOf.get(cell.path);
         if (stage === undefined) continue;
+        if (stage.failure !== undefined) {
+          cell.rounds.push({ error: "not run, because the path had failed" });
+          continue;
+        }
         const label = `round ${round} of ${options.rounds}, ${cell.bytes} B, ${cell.inFlight} in flight, ${cell.path}`;
         const { seconds } = options;
         try {

@@ -54,6 +54,7 @@ export class Stage {
    * counted, as long as they inherit its environment; a process names its own role by `BENCH_ROLE`.
    */
   spawn(role: string, programUrl: string, options: SpawnOptions = {}): void {
+    if (this.#stopping) throw new Error(`${this.#pathName} was stopped`);
     const child = spawn(process.execPath, [fileURLToPath(programUrl), ...(options.args ?? [])], {
       stdio: ["ignore", "pipe", "pipe"],
       env: {
@@ -80,6 +81,11 @@ export class Stage {
         new Error(`${role} of ${this.#pathName} ended (${signal ?? `exit code ${code}`})\n${entry.output}`.trim()),
       );
     });
+  }
+
+  /** Why no further run can succeed: a process ended or hangs. `undefined` while all is well. */
+  get failure(): Error | undefined {
+    return this.#failure;
   }
 
   /** Starts the load generator, in the role `client`, with a module that exports a `Connector`; resolves when it is connected. */
@@ -118,6 +124,7 @@ export class Stage {
 
   /** Ends every process that this stage started; resolves when they are gone. */
   async stop(): Promise<void> {
+    this.#fail(new Error(`${this.#pathName} was stopped`));
     this.#stopping = true;
     await Promise.all(this.#children.map(({ process }) => ended(process)));
   }
@@ -178,7 +185,6 @@ export class Stage {
   }
 
   #fail(error: Error): void {
-    if (this.#stopping) return;
     this.#failure ??= error;
     this.wake();
   }

@@ -46,13 +46,6 @@ export function tableReport(result: BenchResult, bases: readonly string[]): stri
     return summary === undefined ? [...label, "void"] : [...label, ...columns(summary, shownBases)];
   });
   const { node, platform, cpu, cpuCount } = machine();
-  const errors = cells.flatMap((cell) =>
-    cell.rounds.flatMap((round, index) =>
-      "error" in round
-        ? [`void: ${cell.path}, ${size(cell.bytes)}, ${cell.inFlight} in flight, round ${index + 1}: ${round.error}`]
-        : [],
-    ),
-  );
   return [
     `Node ${node}, ${cpuCount} CPUs (${cpu}), ${platform}`,
     `median (worst) of ${options.rounds} rounds of ${options.seconds} s; CPU is summed over all processes of the path`,
@@ -61,8 +54,22 @@ export function tableReport(result: BenchResult, bases: readonly string[]): stri
     "",
     ...aligned(paths.map(({ name, about }) => [name, about])),
     ...unavailable.map(({ name, reason }) => `${name} left out: ${reason}`),
-    ...errors,
+    ...voidLines(cells),
   ].join("\n");
+}
+
+/** Each error once, with where it came first. */
+function voidLines(cells: readonly Cell[]): string[] {
+  const found = new Map<string, { first: string; count: number }>();
+  for (const { path, bytes, inFlight, rounds } of cells) {
+    for (const [index, round] of rounds.entries()) {
+      if (!("error" in round)) continue;
+      const text = `${path}: ${round.error}`;
+      const first = `round ${index + 1}, ${size(bytes)}, ${inFlight} in flight`;
+      found.set(text, { first: found.get(text)?.first ?? first, count: (found.get(text)?.count ?? 0) + 1 });
+    }
+  }
+  return [...found].map(([text, { first, count }]) => `void: ${count} × (first in ${first}): ${text}`);
 }
 
 function columns(summary: CellSummary, bases: readonly string[]): string[] {
