@@ -153,9 +153,9 @@ function parsePort(text: string, isAllowed: boolean): number {
 const resourceText = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/%\u0080-\u{10FFFF}]*$/u;
 
 function parseResource(text: string): string {
+  if (!text.isWellFormed()) refuse("resource", "has a lone surrogate", "valid Unicode");
   if (!resourceText.test(text)) {
     const at = [...text].find((character) => !resourceText.test(character)) as string;
-    if (!at.isWellFormed()) refuse("resource", "has a lone surrogate", "valid Unicode");
     refuse("resource", `has ${show(at)} unescaped`, `it percent-encoded: ${encodeURIComponent(at)}`);
   }
   let resource: string;
