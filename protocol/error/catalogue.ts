@@ -76,7 +76,7 @@ export const catalogue = {
   ),
   VALUE_NOT_ENCODABLE: row(
     "arguments", "INVALID_ARGUMENT", 400, "none",
-    "A value has no JSON form: NaN, an infinity, a bigint, a Date, a Map, a function, bytes inside a value, or nesting deeper than 64.",
+    "A value has no JSON form: undefined, NaN, an infinity, a bigint, a Date, a Map, a function, an instance of a class without toJSON, bytes inside a value, text with a lone surrogate, or nesting deeper than 64.",
     "Convert the value at the path that the message names.",
   ),
   INVALID_VALUE_ENCODING: row(
