@@ -20,8 +20,15 @@ export class PrefixedOutput {
 
   constructor(sink: Writable) {
     this.#sink = sink;
-    sink.on("drain", () => this.#resume());
-    sink.once("close", () => this.#resume());
+    sink.on("drain", this.#resume);
+    sink.on("close", this.#resume);
+  }
+
+  /** Ends the copying: what sources still have is lost. The sink stays open. */
+  close(): void {
+    this.#sink.off("drain", this.#resume);
+    this.#sink.off("close", this.#resume);
+    for (const source of this.#sources) source.destroy();
   }
 
   /** Copies `source` to the sink until it ends, with `prefix` in front of each line. */
@@ -46,10 +53,10 @@ export class PrefixedOutput {
     for (const source of this.#sources) source.pause();
   }
 
-  #resume(): void {
+  readonly #resume = (): void => {
     this.#isFull = false;
     for (const source of this.#sources) source.resume();
-  }
+  };
 }
 
 /** Turns chunks into whole lines with a prefix; keeps the unfinished line. */

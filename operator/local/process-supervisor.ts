@@ -13,7 +13,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { statSync } from "node:fs";
-import type { Readable, Writable } from "node:stream";
+import type { Writable } from "node:stream";
 import type { Clock, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { GroupGuardian } from "./group-guardian.ts";
 import { linePrefix, PrefixedOutput } from "./prefixed-output.ts";
@@ -27,7 +27,9 @@ const killedWaitMsMax = 5000;
 const lastOutputWaitMs = 500;
 const pollMsMin = 5;
 const pollMsMax = 100;
-const zombieCheckMs = 500;
+/** Reading all of /proc costs milliseconds. */
+const zombieCheckMsMin = 50;
+const zombieCheckMsMax = 500;
 
 /** Waits until the group is guarded, or ends if this process dies before; then becomes the command. */
 const gate = 'read -r go <&3 && [ "$go" = go ] || exit 1; exec 3<&-; exec /bin/sh -c "$1"';
@@ -91,8 +93,6 @@ export class ProcessSupervisor {
   readonly #stderr: { output: PrefixedOutput; isColoured: boolean };
   readonly #guardian = new GroupGuardian();
   readonly #instances = new Map<string, Instance>();
-  /** Pipes that may outlive their instance: held open by what left its group. */
-  readonly #pipes = new Set<Readable>();
   #stopped: Promise<void> | undefined;
 
   constructor(options: ProcessSupervisorOptions) {
@@ -144,8 +144,12 @@ export class ProcessSupervisor {
     // Without file handles there are no pipes; `error` follows.
     const gatePipe = child.stdio?.[3] as Writable | undefined;
     gatePipe?.on("error", () => {});
-    if (child.stdout) this.#attach(child.stdout, this.#stdout, spec);
-    if (child.stderr) this.#attach(child.stderr, this.#stderr, spec);
+    for (const [pipe, { output, isColoured }] of [
+      [child.stdout, this.#stdout],
+      [child.stderr, this.#stderr],
+    ] as const) {
+      if (pipe) output.attach(pipe, linePrefix(spec.id, spec.service, isColoured));
+    }
     instance.run(child);
     if (child.pid !== undefined) {
       this.#guardian.guard(child.pid, (error) => {
@@ -181,7 +185,9 @@ export class ProcessSupervisor {
 
   async #stopAll(): Promise<void> {
     await Promise.all([...this.#instances.values()].map((instance) => this.stop(instance)));
-    for (const pipe of this.#pipes) pipe.destroy();
+    // What left its group by intent may still hold pipes open; they must not hold this process.
+    this.#stdout.output.close();
+    this.#stderr.output.close();
     this.#guardian.close();
   }
 
@@ -195,12 +201,6 @@ export class ProcessSupervisor {
       return isMissing ? `the directory ${spec.directory} is not there` : (error as Error).message;
     }
     return undefined;
-  }
-
-  #attach(pipe: Readable, to: { output: PrefixedOutput; isColoured: boolean }, spec: InstanceSpec): void {
-    this.#pipes.add(pipe);
-    pipe.once("close", () => this.#pipes.delete(pipe));
-    to.output.attach(pipe, linePrefix(spec.id, spec.service, to.isColoured));
   }
 }
 
@@ -220,6 +220,7 @@ class Instance implements RunningInstance {
   #killedAtMs: number | undefined;
   #graceTimer: TimerHandle | undefined;
   #pollMs = pollMsMin;
+  #zombieCheckMs = zombieCheckMsMin;
   #zombieCheckAtMs = 0;
   #hasClosedPipes = false;
   #onClosedPipes: (() => void) | undefined;
@@ -298,7 +299,7 @@ class Instance implements RunningInstance {
         : { code: null, signal: null, uptimeMs: 0, startError: this.#startError };
     // What it leaves behind ends too: an instance is all of its group.
     this.terminate();
-    this.#zombieCheckAtMs = this.#clock.now() + zombieCheckMs;
+    this.#zombieCheckAtMs = this.#clock.now() + this.#zombieCheckMs;
     this.#poll();
   }
 
@@ -309,7 +310,8 @@ class Instance implements RunningInstance {
     let isGone = !groupIsAlive(groupId);
     if (!isGone && nowMs >= this.#zombieCheckAtMs) {
       isGone = onlyZombiesAreLeft(groupId);
-      this.#zombieCheckAtMs = nowMs + zombieCheckMs;
+      this.#zombieCheckMs = Math.min(this.#zombieCheckMs * 2, zombieCheckMsMax);
+      this.#zombieCheckAtMs = nowMs + this.#zombieCheckMs;
     }
     if (isGone) {
       this.#isGone = true;
