@@ -105,6 +105,31 @@ describe("DeadlineWheel", () => {
     );
   });
 
+  it("is not early by a rounding, with any tick and any zero of the clock", () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom(1, 3, 7, 10, 16),
+        fc.double({ min: 0, max: 1e6, noNaN: true }),
+        fc.array(fc.nat(2_000), { minLength: 1, maxLength: 30 }),
+        fc.constantFrom(-1, 0, 1),
+        (tick, start, ticks, ulps) => {
+          const clock = new VirtualClock(start);
+          const wheel = new DeadlineWheel(clock, tick);
+          const entries = ticks.map((count) => {
+            const exact = start + count * tick;
+            const dueAtMs = exact + ulps * exact * Number.EPSILON;
+            const entry = new Recorder("", clock, () => expect(clock.now()).toBeGreaterThanOrEqual(dueAtMs));
+            wheel.add(entry, dueAtMs);
+            return entry;
+          });
+          clock.advance(2_001 * tick + 200);
+          for (const entry of entries) expect(entry.ranAtMs).toHaveLength(1);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
   it("does not run an entry within add, even if its time has passed", () => {
     const clock = new VirtualClock(1_000);
     const wheel = new DeadlineWheel(clock);
@@ -263,6 +288,6 @@ describe("DeadlineWheel", () => {
     expect(() => wheel.add(entry, Number.NaN)).toThrow(RangeError);
     expect(() => wheel.add(entry, Number.POSITIVE_INFINITY)).toThrow(RangeError);
     expect(wheel.size).toBe(0);
-    expect(() => new DeadlineWheel(clock, 0)).toThrow(RangeError);
+    for (const tick of [0, 0.5, -1, Number.NaN]) expect(() => new DeadlineWheel(clock, tick)).toThrow(RangeError);
   });
 });

@@ -51,7 +51,10 @@ export class DeadlineWheel {
   readonly #clock: Clock;
   readonly #tickMs: number;
   readonly #sleepTicksMax: number;
-  /** Time of tick 0, so that ticks stay small integers whatever the clock's zero is. */
+  /**
+   * Time of tick 0, so that ticks stay small integers whatever the clock's zero is. A whole number, as `tickMs` is: then
+   * the times of ticks are exact, and what is rounded to a tick is rounded in the right direction.
+   */
   readonly #originMs: number;
   readonly #slots: ListHead[] = [];
   /** Entries of the slot being visited; a list of its own, so that callbacks may change the slot. */
@@ -68,13 +71,15 @@ export class DeadlineWheel {
     this.#run();
   };
 
-  /** `tickMs`: the resolution, and so the lateness of a deadline, in milliseconds above 0. */
+  /** `tickMs`: the resolution, and so the lateness of a deadline; a whole number of milliseconds, 1 or more. */
   constructor(clock: Clock, tickMs = 10) {
-    if (!(tickMs > 0)) throw new RangeError(`tickMs is ${tickMs}, expected a number above 0`);
+    if (!Number.isInteger(tickMs) || tickMs < 1) {
+      throw new RangeError(`tickMs is ${tickMs}, expected a whole number, 1 or more`);
+    }
     this.#clock = clock;
     this.#tickMs = tickMs;
     this.#sleepTicksMax = Math.max(1, Math.floor(sleepMsMax / tickMs));
-    this.#originMs = clock.now();
+    this.#originMs = Math.floor(clock.now());
     for (let index = 0; index < slotCount; index++) this.#slots.push(new ListHead());
   }
 
@@ -92,11 +97,7 @@ export class DeadlineWheel {
     if (entry.deadlineNext !== null) this.remove(entry);
     // With no timer nothing keeps the wheel turning, and nothing waits in the ticks that it missed.
     if (this.#timer === undefined && this.#size === 0 && !this.#isRunning) this.#lastTick = this.#tickNow();
-    const sinceOriginMs = dueAtMs - this.#originMs;
-    let tick = Math.ceil(sinceOriginMs / this.#tickMs);
-    // The division may round down to the whole number below; an entry must not run early even then.
-    if (tick * this.#tickMs < sinceOriginMs) tick++;
-    if (tick <= this.#lastTick) tick = this.#lastTick + 1;
+    const tick = Math.max(Math.ceil((dueAtMs - this.#originMs) / this.#tickMs), this.#lastTick + 1);
     entry.deadlineTick = tick;
     this.#size++;
     append(this.#slotOf(tick), entry);
@@ -116,9 +117,7 @@ export class DeadlineWheel {
   }
 
   #tickNow(): number {
-    const sinceOriginMs = this.#clock.now() - this.#originMs;
-    const tick = Math.floor(sinceOriginMs / this.#tickMs);
-    return tick * this.#tickMs > sinceOriginMs ? tick - 1 : tick;
+    return Math.floor((this.#clock.now() - this.#originMs) / this.#tickMs);
   }
 
   #setTimer(tick: number): void {

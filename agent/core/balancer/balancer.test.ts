@@ -90,15 +90,58 @@ describe("Balancer: the set", () => {
     for (const count of counts.values()) expect(count).toBeGreaterThan(900);
   });
 
-  it("draws every ordered pair alike, whatever the random number", () => {
-    for (const count of [2, 3, 7, 100]) {
-      const pairs = count * (count - 1);
-      for (const at of [0, 0.5, 0.999999999, 1 - 2 ** -53]) {
-        const { balancer } = balancerOf(
-          Array.from({ length: count }, (_, index) => `i${index}`),
-          { random: () => at },
-        );
-        expect(balancer.pick(0), `${at} of ${pairs} pairs`).toBeDefined();
+  it("makes one endpoint of an id that comes twice", () => {
+    const made: string[] = [];
+    const balancer = new Balancer<string>({ random: seeded(1), self: "me" });
+    const source = (id: string) => ({
+      id,
+      isServing: true,
+      create: () => {
+        made.push(id);
+        return id;
+      },
+    });
+    balancer.update([source("a"), source("b"), source("a")], 0);
+    expect(made).toEqual(["a", "b"]);
+    expect(balancer.servingCount).toBe(2);
+  });
+
+  it("weighs open channels more for a channel than for a call", () => {
+    const { balancer, byId } = balancerOf(["a", "b"]);
+    for (let channel = 0; channel < 4; channel++) byId("a").channelOpened();
+    const share = (isChannel: boolean) => {
+      let ofA = 0;
+      for (let time = 0; time < 2_000; time++) if (balancer.pick(0, undefined, isChannel)?.id === "a") ofA++;
+      return ofA / 2_000;
+    };
+    // Costs 1.2 to 1 and 5 to 1.
+    expect(share(false)).toBeCloseTo(1 / (1 + 1.2 ** 2), 1);
+    expect(share(true)).toBeCloseTo(1 / (1 + 5 ** 2), 1);
+    for (let channel = 0; channel < 9; channel++) byId("a").channelClosed();
+    expect(share(true)).toBeCloseTo(0.5, 1);
+  });
+
+  it("draws every ordered pair alike", () => {
+    const count = 5;
+    const drawn = new Map<string, number>();
+    for (let pair = 0; pair < 20; pair++) {
+      // The middle of each pair's part of [0, 1): with equal costs the coin of just below a half takes the first.
+      const { balancer, byId } = balancerOf(
+        Array.from({ length: count }, (_, index) => `i${index}`),
+        { random: () => (pair + 0.49) / 20 },
+      );
+      const first = balancer.pick(0)?.id as string;
+      // Made dear, it loses to the second of the pair.
+      byId(first).load.inFlight = 1e6;
+      const second = balancer.pick(0)?.id as string;
+      drawn.set(`${first} ${second}`, 1);
+      expect(first).not.toBe(second);
+    }
+    expect(drawn.size).toBe(20);
+    for (const at of [0, 1 - 2 ** -53]) {
+      for (let size = 1; size <= 100; size++) {
+        const ids = Array.from({ length: size }, (_, index) => `i${index}`);
+        expect(balancerOf(ids, { random: () => at }).balancer.pick(0)).toBeDefined();
       }
     }
   });
@@ -152,6 +195,15 @@ describe("Balancer: draining", () => {
     expect(picked(35_000)).toEqual(["a", "c"]);
     balancer.update(sources(["a", "b", "c"]), 36_000);
     expect(picked(36_000)).toEqual(["a", "b", "c"]);
+  });
+
+  it("may be said of one that has left", () => {
+    const { balancer, byId, picked } = balancerOf(["a", "b"]);
+    const a = byId("a");
+    balancer.update(sources(["b"]), 0);
+    a.draining(0);
+    balancer.update(sources(["a", "b"]), 1);
+    expect(picked(1)).toEqual(["a", "b"]);
   });
 
   it("has none when all drain", () => {
@@ -269,6 +321,9 @@ describe("Balancer: zones", () => {
     const { balancer, byId, picked } = balancerOf(rows, { zone: "z1" });
     const own = [byId("own1").endpoint, byId("own2").endpoint];
     expect(balancer.pick(0, own)?.id).toMatch(/^far/);
+    // An ejected one is no better because it is near.
+    lose(byId("own1"), 0);
+    for (let time = 0; time < 20; time++) expect(balancer.pick(0, [byId("own2").endpoint])?.id).toMatch(/^far/);
     byId("own1").draining(0);
     byId("own2").draining(0);
     expect(picked(1)).toEqual(["far1", "far2"]);
@@ -290,7 +345,7 @@ describe("Balancer: zones", () => {
 });
 
 describe("Balancer: subsets of large services", () => {
-  const ids = (count: number) => Array.from({ length: count }, (_, index) => `chat-6d9f-${index.toString(36)}x`);
+  const ids = (count: number) => Array.from({ length: count }, (_, index) => `chat-6d9f-${index}`);
   const subsetOf = (self: string, all: readonly string[]) => {
     const { balancer } = balancerOf(all, { self });
     return new Set([...balancer.instances()].map((each) => each.id));

@@ -233,7 +233,6 @@ export class Balancer<Endpoint> {
 
   /** Internal: an instance has said that it drains. */
   drains(instance: BalancedInstance<Endpoint>, now: number): void {
-    if (this.#instances.get(instance.id) !== instance) return;
     instance.drainingUntilMs = now + drainingMs;
     this.#checkDraining(now);
   }
@@ -244,9 +243,7 @@ export class Balancer<Endpoint> {
 
   #subset(sources: readonly EndpointSource<Endpoint>[]): { source: EndpointSource<Endpoint>; rank: number }[] {
     const ranked = sources.map((source) => ({ source, rank: rendezvousRank(this.#self, source.id) }));
-    if (ranked.length <= subsetSize) return ranked;
-    // Ids decide between equal ranks, so that the order of the table does not.
-    return ranked.sort((a, b) => b.rank - a.rank || (a.source.id < b.source.id ? -1 : 1)).slice(0, subsetSize);
+    return ranked.length <= subsetSize ? ranked : ranked.sort((a, b) => b.rank - a.rank).slice(0, subsetSize);
   }
 
   #checkDraining(now: number): void {
@@ -285,7 +282,7 @@ export class Balancer<Endpoint> {
     // One random number draws the ordered pair, and its remainder the coin.
     const pairs = count * (count - 1);
     const drawn = this.#random() * pairs;
-    const pair = Math.min(drawn | 0, pairs - 1);
+    const pair = drawn | 0;
     const first = pair % count;
     let second = ((pair - first) / count) | 0;
     if (second >= first) second++;

@@ -74,6 +74,16 @@ describe("EndpointLoad", () => {
     expect(load.inFlight).toBe(0);
   });
 
+  it("keeps no rounding of times in its mean age", () => {
+    const load = new EndpointLoad(0);
+    const starts = Array.from({ length: 99 }, (_, index) => 1e9 + index / 7);
+    for (const startedAt of starts) load.begin(startedAt);
+    // In another order than they began.
+    for (const startedAt of starts.reverse()) load.succeeded(startedAt, startedAt);
+    load.begin(2e9);
+    expect(cost(load, 2e9)).toBe(latencyFloorMs * 2);
+  });
+
   it("never takes an error for a fast reply", () => {
     const failing = new EndpointLoad(0);
     call(failing, 10, 10);

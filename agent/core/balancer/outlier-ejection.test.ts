@@ -139,6 +139,20 @@ describe("OutlierEjection", () => {
     expect(ejection.ejectedCount).toBe(0);
   });
 
+  it("begins anew with one that left and came back", () => {
+    const { ejection, entries, fail, out } = setOf(2);
+    const [first, second] = entries as [EjectionRecord, EjectionRecord];
+    fail(first, 0, 5);
+    ejection.remove(first);
+    ejection.add(first);
+    expect(out()).toEqual([]);
+    fail(first, 1, 4);
+    expect(out()).toEqual([]);
+    fail(second, 1, 5);
+    expect(ejection.isPanicking).toBe(false);
+    expect(out()).toEqual([1]);
+  });
+
   it("keeps its bounds over any history", () => {
     const event = fc.record({
       kind: fc.constantFrom("failed", "failed", "failed", "served", "add", "remove", "probe", "wait"),
