@@ -289,10 +289,12 @@ describe("messages", () => {
     expect(await message({ code: 126 })).toContain("executable");
     expect(await message({ code: 0 })).toContain("A service has to keep running");
     expect(await message({ code: null, signal: "SIGKILL" })).toContain("ended by SIGKILL");
+    expect(await message({ code: 137 })).toContain("ended with exit code 137 (SIGKILL) after 0.0 s");
+    expect(messages.at(-1)).toContain("memory");
     expect(await message({ code: null, startError: "the directory /x is not there" })).toContain(
       "could not be started (node main.ts, in /src/hello): the directory /x is not there. Correct",
     );
-    expect(messages).toHaveLength(6);
+    expect(messages).toHaveLength(7);
     expect(messages.every((line) => !line.includes("\n"))).toBe(true);
   });
 

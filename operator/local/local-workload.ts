@@ -8,6 +8,7 @@
  * Pure but for what it is given: time, chance, and who runs instances (process-supervisor.ts).
  */
 
+import { constants } from "node:os";
 import type { Clock, Random, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { InstanceExit, InstanceSpec, ProcessSupervisor, RunningInstance } from "./process-supervisor.ts";
@@ -296,11 +297,19 @@ export function exitMessage(
     );
   }
   const seconds = exit.uptimeMs < 10_000 ? (exit.uptimeMs / 1000).toFixed(1) : Math.round(exit.uptimeMs / 1000);
-  const how = exit.signal === null ? `with exit code ${exit.code}` : `by ${exit.signal}`;
-  return `${workload.service}: ${id} ended ${how} after ${seconds} s ${where}. ${remedyFor(exit)}`;
+  const signal = exit.signal ?? signalOf(exit.code);
+  const how =
+    exit.code === null ? `by ${signal}` : `with exit code ${exit.code}${signal === null ? "" : ` (${signal})`}`;
+  return `${workload.service}: ${id} ended ${how} after ${seconds} s ${where}. ${remedyFor(exit.code, signal)}`;
 }
 
-function remedyFor({ code, signal }: InstanceExit): string {
+/** A shell that waits for its command says 128 + the number of the signal that ended it. */
+function signalOf(code: number | null): NodeJS.Signals | null {
+  const names = Object.keys(constants.signals) as NodeJS.Signals[];
+  return names.find((name) => constants.signals[name] + 128 === code) ?? null;
+}
+
+function remedyFor(code: number | null, signal: NodeJS.Signals | null): string {
   if (signal === "SIGKILL") return "Something ended it from outside: the system does so when memory runs out.";
   if (signal !== null) return "Its last lines of output say more.";
   switch (code) {
