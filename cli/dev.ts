@@ -1,4 +1,4 @@
-/** `lever dev`: the services of a folder of manifests, their agents and a gateway, on this machine. */
+/** What `lever dev` does: the services of a folder of manifests, their agents and a gateway, on this machine. */
 
 import { readdir, readFile, stat } from "node:fs/promises";
 import path from "node:path";
@@ -6,52 +6,16 @@ import { Gateway } from "@leveros/gateway/gateway.ts";
 import { formatProblem } from "@leveros/operator/api/manifest-problem.ts";
 import { type ManifestFile, readManifests } from "@leveros/operator/api/manifest-reader.ts";
 import { LocalEnvironment } from "@leveros/operator/local/local-environment.ts";
-import { type Command, Option } from "commander";
 import { LeverError } from "leveros";
 import pc from "picocolors";
-import { keyValue, wholeNumber } from "./call-options.ts";
+import type { DevFlags } from "./dev-command.ts";
 import { usageExitCode } from "./exit-code.ts";
-
-interface DevFlags {
-  readonly file: readonly string[];
-  readonly env: Record<string, string>;
-  readonly agent: "hosted" | "process";
-  readonly httpPort: number;
-  readonly port: number;
-}
 
 const host = "127.0.0.1";
 const filesMax = 1000;
 const folderDepthMax = 8;
 
-export function addDev(program: Command): void {
-  program
-    .command("dev")
-    .description("run the services of LeverService manifests on this machine, without a cluster")
-    .option("-f, --file <path>", "a manifest, or a folder of them; may be given several times", collect, [])
-    .option("--env <name=value>", "an environment variable for all instances; may be given several times", keyValue, {})
-    .addOption(new Option("--agent <how>", "where the agents run").choices(["hosted", "process"]).default("hosted"))
-    .option("--http-port <port>", "port of the gateway's HTTP", wholeNumber("--http-port", 0, 65535), 8080)
-    .option("--port <port>", "port of the gateway for client libraries", wholeNumber("--port", 0, 65535), 3837)
-    .addHelpText(
-      "after",
-      `
-Examples:
-  lever dev -f manifests/
-  lever dev -f hello.yaml -f chat.yaml --env LOG=debug
-  lever dev --http-port 0 --port 0                   free ports, printed when it is up
-
-Which command runs a service: the manifest's annotation leveros.dev/dev-command, else the start script of
-package.json in its folder (leveros.dev/dev-directory). Ctrl-C ends everything; a second one at once.`,
-    )
-    .action((flags: DevFlags) => dev(flags));
-}
-
-function collect(value: string, before: readonly string[]): string[] {
-  return [...before, value];
-}
-
-async function dev(flags: DevFlags): Promise<void> {
+export async function dev(flags: DevFlags): Promise<void> {
   const files = await readFiles(flags.file.length === 0 ? ["."] : flags.file);
   const manifests = readManifests(files);
   for (const { kind, name, file, line } of manifests.skipped) {

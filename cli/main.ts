@@ -4,7 +4,7 @@
 import { Command, CommanderError } from "commander";
 import { LeverError } from "leveros";
 import { addChan } from "./chan.ts";
-import { addDev } from "./dev.ts";
+import { addDev } from "./dev-command.ts";
 import { usageExitCode } from "./exit-code.ts";
 import { addInvoke } from "./invoke.ts";
 import { printError } from "./output.ts";

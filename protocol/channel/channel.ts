@@ -22,6 +22,11 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
+interface UnreadItem {
+  readonly item: Encoded;
+  readonly cost: number;
+}
+
 /** Bytes of `send`s that wait for credit; one more is refused. */
 const sendQueueBytesMax = messageBytesHardMax;
 
@@ -34,12 +39,11 @@ export class RawChannel implements StreamHandler {
   readonly #assembly: Assembly;
   readonly #controller = new AbortController();
 
-  /** Complete items that nobody has read yet. */
-  #items: Encoded[] = [];
+  /** Complete items that nobody has read yet, each with the stream's credit that its reading gives back. */
+  #items: UnreadItem[] = [];
   #itemsAt = 0;
-  #itemBytes = 0;
-  /** Cost of received frames that is not given back yet, since enough unread items lie here. */
-  #withheld = 0;
+  /** The same of the frames of the item that is not complete. */
+  #owed = 0;
   #readers: Waiter[] = [];
 
   #writers: { resolve: () => void; reject: (error: unknown) => void }[] = [];
@@ -158,6 +162,11 @@ export class RawChannel implements StreamHandler {
     this.#dropInput();
   }
 
+  /** Drops what still comes in; the own direction stays open. */
+  stopReading(): void {
+    this.#dropInput();
+  }
+
   /** Gives the peer an error, after what was sent, and ends both directions. */
   fail(item: Encoded): void {
     if (this.#error !== undefined) return;
@@ -214,9 +223,9 @@ export class RawChannel implements StreamHandler {
         this.#items.splice(0, this.#itemsAt);
         this.#itemsAt = 0;
       }
-      this.#itemBytes -= item.bytes.length + itemOverheadBytes;
-      this.#giveBack();
-      return Promise.resolve({ done: false, value: item });
+      this.#stream.consumeOfStream(item.cost);
+      if (this.#items.length === 0) this.#giveBack();
+      return Promise.resolve({ done: false, value: item.item });
     }
     if (this.#error !== undefined) return Promise.reject(this.#error);
     if (this.#isReadEnded || this.#dropsInput) return Promise.resolve({ done: true, value: undefined });
@@ -227,9 +236,9 @@ export class RawChannel implements StreamHandler {
 
   #dropInput(): void {
     this.#dropsInput = true;
+    for (let i = this.#itemsAt; i < this.#items.length; i++) this.#owed += (this.#items[i] as UnreadItem).cost;
     this.#items = [];
     this.#itemsAt = 0;
-    this.#itemBytes = 0;
     this.#assembly.drop();
     this.#giveBack();
     this.#settleReaders();
@@ -246,20 +255,21 @@ export class RawChannel implements StreamHandler {
   }
 
   #deliver(item: Encoded): void {
+    const cost = this.#owed;
+    this.#owed = 0;
     const reader = this.#readers.shift();
-    if (reader !== undefined) reader.resolve({ done: false, value: item });
-    else {
-      this.#items.push({ bytes: keptPayload(item.bytes), form: item.form });
-      this.#itemBytes += item.bytes.length + itemOverheadBytes;
+    if (reader === undefined) {
+      this.#items.push({ item: { bytes: keptPayload(item.bytes), form: item.form }, cost });
+    } else {
+      this.#stream.consumeOfStream(cost);
+      reader.resolve({ done: false, value: item });
     }
   }
 
-  /** Credit goes back only while little lies unread: a reader that stalls stops its writer. */
   #giveBack(): void {
-    if (this.#withheld === 0 || this.#itemBytes >= this.#stream.session.limits.streamWindowBytes) return;
-    const cost = this.#withheld;
-    this.#withheld = 0;
-    this.#stream.consume(cost);
+    const cost = this.#owed;
+    this.#owed = 0;
+    this.#stream.consumeOfStream(cost);
   }
 
   // ---------------------------------------------------------------- the stream
@@ -267,7 +277,10 @@ export class RawChannel implements StreamHandler {
   onFrame(_stream: Stream, type: number, flags: number, payload: Uint8Array): void {
     if (type === FrameType.Reset) return this.#break(fromReset(payload));
     if (type !== FrameType.Message && type !== FrameType.End) return;
-    this.#withheld += flowCost(payload);
+    const cost = flowCost(payload);
+    this.#owed += cost;
+    // Not of the stream: a reader that stalls stops its own writer only.
+    this.#stream.consumeOfSession(cost);
     if (this.#dropsInput && type === FrameType.Message) return this.#giveBack();
     if ((flags & Flag.More) !== 0) {
       const bytesMax = type === FrameType.Message ? messageBytesHardMax : errorValueBytesMax;
@@ -281,13 +294,14 @@ export class RawChannel implements StreamHandler {
           new LeverError("OVERLOADED", "too many large messages are being received at once", { effect: "ran" }),
         );
       }
-      return this.#giveBack();
+      // An item may be larger than the window. While others lie unread before it, it has to wait.
+      if (this.#items.length === 0) this.#giveBack();
+      return;
     }
     const bytes = this.#assembly.finish(payload);
     const form = (flags & Flag.Bytes) !== 0 ? "bytes" : "value";
     if (type === FrameType.Message) {
-      this.#deliver({ bytes, form });
-      return this.#giveBack();
+      return this.#deliver({ bytes, form });
     }
     this.#giveBack();
     if ((flags & (Flag.Error | Flag.Fault)) !== 0) this.#break(errorOf(flags, bytes, form));
@@ -340,8 +354,6 @@ export class RawChannel implements StreamHandler {
 
 /** A large message goes out in fragments as credit comes in; `trySend` asks for the first of them only. */
 const trySendCreditBytes = 16 * 1024;
-/** What an unread item takes beside its bytes, about. */
-const itemOverheadBytes = 128;
 
 function formFlag(item: Encoded): number {
   return item.form === "bytes" ? Flag.Bytes : 0;
@@ -357,13 +369,16 @@ function fromReset(payload: Uint8Array): LeverError {
  * or `Uint8Array`s.
  *
  * Reading: `for await (const message of channel)`; it ends at the peer's clean end, throws at an error (what the peer
- * passed to `fail`, or the network's), and leaving it early cancels the channel.
+ * passed to `fail`, or the network's). A caller that leaves it early cancels the channel. A method that does only stops
+ * reading: how the method itself ends, by returning or by throwing, is what its caller gets.
  */
 export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterable<Receives>, AsyncDisposable {
   readonly #raw: RawChannel;
+  readonly #isOfMethod: boolean;
 
-  constructor(raw: RawChannel) {
+  constructor(raw: RawChannel, side: "caller" | "method" = "caller") {
     this.#raw = raw;
+    this.#isOfMethod = side === "method";
   }
 
   /** Aborted when the channel ends before its time; `signal.reason` is the error. */
@@ -423,7 +438,9 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
       isFinished = true;
       throw error;
     } finally {
-      if (!isFinished) this.cancel();
+      if (isFinished) return;
+      if (this.#isOfMethod) this.#raw.stopReading();
+      else this.cancel();
     }
   }
 

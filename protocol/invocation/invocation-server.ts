@@ -316,7 +316,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     let result: unknown;
     let thrown: { error: unknown } | undefined;
     try {
-      result = enter(new Channel(raw));
+      result = enter(new Channel(raw, "method"));
     } catch (error) {
       thrown = { error };
     }
