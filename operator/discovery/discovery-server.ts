@@ -229,10 +229,7 @@ class Connection {
 
   async run(channel: Channel): Promise<void> {
     this.#channel = channel as Channel<unknown, OperatorMessage>;
-    // Not `for await`: leaving that early would cancel the channel, and the peer not learn why.
-    for (;;) {
-      const value = await channel.receive();
-      if (value === undefined) return;
+    for await (const value of channel) {
       const message = decodeAgentMessage(value);
       if (message !== undefined) this.#onMessage(message);
     }

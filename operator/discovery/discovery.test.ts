@@ -112,7 +112,7 @@ class World {
     this.startOperator();
   }
 
-  startOperator(): void {
+  startOperator(startVersion = 1_700_000_000_000 + this.clock.now()): void {
     this.isUp = true;
     const observer: RegistryObserver = {
       onRegistered: ({ instance }, { methods }) => this.events.push(`${instance} serves ${methods.length}`),
@@ -120,7 +120,7 @@ class World {
       onState: ({ instance }, state) => this.events.push(`${instance} ${state}`),
     };
     this.tables = new EndpointTables({
-      startVersion: 1_700_000_000_000 + this.clock.now(),
+      startVersion,
       origin: `run-${++this.#runs}`,
       removedMax: this.#removedMax,
     });
@@ -260,6 +260,10 @@ describe("a subscriber", () => {
     ]);
     expect(seen[1]?.policy).toEqual(policy);
     expect(world.server.counters).toEqual({ tablesSent: 1, deltasSent: 1 });
+    world.registry.removeInstance(instance(2));
+    await world.settle();
+    expect(seen[2]?.instances).toEqual([]);
+    expect(world.server.counters).toEqual({ tablesSent: 1, deltasSent: 2 });
     world.end();
   });
 
@@ -435,10 +439,11 @@ describe("a connection that is lost", () => {
     world.killOperator();
     await world.run(3000);
     expect(client.tableOf("dev", "chat")).toBe(last);
-    world.startOperator();
+    // A clock that went back: the new run comes to the very version that the client has, with other instances.
+    world.startOperator(last.version - 15);
     world.registry.declareService("dev", "chat", defaultServicePolicy);
-    // The very version that the client has, with other instances.
     for (let n = 100; world.tables.version < last.version; n++) world.registry.upsertInstance(instance(n));
+    expect(world.tables.table("dev", "chat")).toMatchObject({ version: last.version });
     await world.run(15_000);
     expect(plain(client.tableOf("dev", "chat"))).toEqual(plain(world.tables.table("dev", "chat")));
     expect(world.server.counters.tablesSent).toBe(1);
@@ -785,6 +790,22 @@ describe("the operator", () => {
     void channel.send({ type: "subscribe", environment: "dev", service: "chat", since: "yesterday" });
     await world.settle();
     expect(await channel.receive()).toMatchObject({ type: "table", service: "chat", exists: false });
+    world.end();
+  });
+
+  it("starts anew for whoever subscribes twice, and sends each change once", async () => {
+    const world = new World();
+    world.registry.declareService("dev", "chat", defaultServicePolicy);
+    const { result } = await open(world, [{ role: "agent" }]);
+    const channel = result as Channel;
+    const subscribe = { type: "subscribe", environment: "dev", service: "chat" };
+    void channel.send(subscribe);
+    void channel.send(subscribe);
+    await world.settle();
+    const before = { ...world.server.counters };
+    world.registry.upsertInstance(instance(1));
+    await world.settle();
+    expect(world.server.counters).toEqual({ ...before, deltasSent: before.deltasSent + 1 });
     world.end();
   });
 
