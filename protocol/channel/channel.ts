@@ -438,10 +438,13 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
       isFinished = true;
       throw error;
     } finally {
-      if (isFinished) return;
-      if (this.#isOfMethod) this.#raw.stopReading();
-      else this.cancel();
+      if (!isFinished) this.#leaveEarly();
     }
+  }
+
+  #leaveEarly(): void {
+    if (this.#isOfMethod) this.#raw.stopReading();
+    else this.cancel();
   }
 
   /** The next message, or undefined at the peer's clean end. Rejects as the loop throws. */
