@@ -470,32 +470,25 @@ export class Session {
     return stream.isChannel && stream.outPhase === Phase.Flowing ? this.#readyChannels : this.#readyCalls;
   }
 
-  consumed(stream: Stream, cost: number): void {
-    if (stream.isClosed) {
-      // Of all others the credit went back when they ended.
-      if (stream.isHeld) this.#returnCredit(cost);
-      return;
-    }
+  returnStreamCredit(stream: Stream, cost: number): void {
     stream.ungranted += cost;
-    if (stream.ungranted >= this.limits.streamWindowBytes >>> 1 && stream.inPhase !== Phase.Done) {
-      this.#grant(stream.id, stream.ungranted);
-      stream.receiveWindow += stream.ungranted;
-      stream.ungranted = 0;
-    }
-    this.#returnCredit(cost);
+    if (stream.ungranted < this.limits.streamWindowBytes >>> 1 || stream.inPhase === Phase.Done) return;
+    this.#grant(stream.id, stream.ungranted);
+    stream.receiveWindow += stream.ungranted;
+    stream.ungranted = 0;
   }
 
   released(stream: Stream): void {
     if (!stream.isHeld) return;
     stream.isHeld = false;
-    if (stream.isClosed) this.#forget(stream);
+    if (stream.isClosed) this.#peerStreams--;
   }
 
   /**
    * Grants when what is held back is as much as channels have left, which is a quarter of the window if all is read.
    * At half, channels (which may use half) would wait for ever; a fixed quarter would do so once some of them stall.
    */
-  #returnCredit(cost: number): void {
+  returnCredit(cost: number): void {
     this.#ungranted += cost;
     const left = this.#receiveWindow - (this.limits.sessionWindowBytes >>> 1);
     if (this.#ungranted >= left && this.#ungranted >= sessionGrantBytesMin) {
@@ -521,8 +514,9 @@ export class Session {
     }
     stream.dropQueue();
     if (stream.isLocal) this.#localOpen--;
-    // What a method has not read still takes memory: its credit goes back as it is read, or when the method returns.
-    if (!stream.isHeld) this.#forget(stream);
+    else if (!stream.isHeld) this.#peerStreams--;
+    if (stream.unconsumed > 0) this.returnCredit(stream.unconsumed);
+    stream.unconsumed = 0;
     if (this.#isGoingAway && this.#streams.size === 0 && !this.#isClosed) {
       this.#clock.defer(() => {
         if (this.#streams.size === 0 && !this.#isClosed) {
@@ -530,13 +524,6 @@ export class Session {
         }
       });
     }
-  }
-
-  /** The stream is closed, and the local side has finished with it. */
-  #forget(stream: Stream): void {
-    if (!stream.isLocal) this.#peerStreams--;
-    if (stream.unconsumed > 0) this.#returnCredit(stream.unconsumed);
-    stream.unconsumed = 0;
   }
 
   // ---------------------------------------------------------------- writing
@@ -741,7 +728,7 @@ export class Session {
     }
     if (streamId <= this.#lastPeerId) {
       // A further fragment of a stream that has ended here meanwhile.
-      this.#returnCredit(flowCost(payload));
+      this.returnCredit(flowCost(payload));
       return;
     }
     this.#lastPeerId = streamId;
@@ -756,7 +743,7 @@ export class Session {
     }
     if (this.#isGoingAway) {
       // GOAWAY has told the peer that this stream was not taken.
-      this.#returnCredit(flowCost(payload));
+      this.returnCredit(flowCost(payload));
       return;
     }
     const stream = new Stream(this, streamId, flags & ~Flag.More, false, lostHandler);
@@ -838,7 +825,7 @@ export class Session {
       // It ended here while the frame was under way.
       if (isFlowControlled(type)) {
         this.#receivedBySession(payload);
-        this.#returnCredit(flowCost(payload));
+        this.returnCredit(flowCost(payload));
       }
       return;
     }

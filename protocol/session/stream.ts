@@ -63,7 +63,7 @@ export class Stream {
   sendWindow: number;
   /** Credit that the peer has left. */
   receiveWindow: number;
-  /** Cost received and not consumed. */
+  /** Cost received and not given back to the session. */
   unconsumed = 0;
   /** Cost consumed and not granted anew. */
   ungranted = 0;
@@ -174,9 +174,24 @@ export class Stream {
 
   /** Gives the peer credit back for received frames: `flowCost` of each. */
   consume(cost: number): void {
-    if (cost === 0) return;
+    this.consumeOfSession(cost);
+    this.consumeOfStream(cost);
+  }
+
+  /**
+   * The session's half of `consume`, for who keeps frames for a reader and gives the stream's half back as they are
+   * read: then the stream's window alone bounds what is kept, and a reader that stalls holds up no other stream.
+   */
+  consumeOfSession(cost: number): void {
+    // When a stream closes the session gets back what is left.
+    if (cost === 0 || this.isClosed) return;
     this.unconsumed -= cost;
-    this.session.consumed(this, cost);
+    this.session.returnCredit(cost);
+  }
+
+  /** The stream's half of `consume`. */
+  consumeOfStream(cost: number): void {
+    if (cost > 0 && !this.isClosed) this.session.returnStreamCredit(this, cost);
   }
 
   /**
