@@ -12,7 +12,7 @@ import { decodeFault, encodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import { MethodError } from "../error/method-error.ts";
 import { Flag, FrameType } from "../frame/frame.ts";
-import { decodeFields, type RoutingFields, routingFixedBytes, scanFields } from "../session/routing-header.ts";
+import { decodeFields, FieldKey, type RoutingFields, routingFixedBytes } from "../session/routing-header.ts";
 import type { OpenFrame, Session } from "../session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
@@ -68,10 +68,12 @@ export class InvocationServer {
     stream.handler = invocation;
     const { frame, payloadAt, flags } = open;
     if (payloadAt > routingFixedBytes) {
+      const fields = frame.subarray(routingFixedBytes, payloadAt);
       try {
-        // The structure now, the values when a method asks for them: most never do.
-        scanFields(frame, routingFixedBytes, payloadAt);
-        invocation.encodedFields = frame.subarray(routingFixedBytes, payloadAt);
+        // An agent puts the caller in front of every call, and most methods never ask for it. What others may have
+        // written is decoded now: a call with fields that are none is refused, instead of failing within the method.
+        if (isCallerOnly(fields)) invocation.encodedCaller = fields;
+        else invocation.fields = decodeFields(fields);
       } catch (error) {
         return invocation.refuse(LeverError.from(error));
       }
@@ -100,11 +102,16 @@ export class InvocationServer {
 
 const noFields: RoutingFields = {};
 
+function isCallerOnly(fields: Uint8Array): boolean {
+  return fields[0] === FieldKey.Caller && fields.length === 3 + (((fields[1] ?? 0) << 8) | (fields[2] ?? 0));
+}
+
 /** One call or channel at the instance. */
 export class Invocation extends DeadlineEntry implements StreamHandler {
   readonly target: Target;
-  encodedFields: Uint8Array | undefined;
-  #fields: RoutingFields | undefined;
+  /** The fields of a call that has no others, until they are asked for. */
+  encodedCaller: Uint8Array | undefined;
+  #fields: RoutingFields = noFields;
   /** When the caller stops waiting, on the `now` of the server; undefined: never, or the channel is open. */
   readonly deadlineAt: number | undefined;
   /** As `deadlineAt`, of a channel too: until then its arguments have to be there. */
@@ -129,10 +136,22 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     return this.#stream.session;
   }
 
-  /** What came in the routing header. Throws PROTOCOL_VIOLATION when a value in it is not valid. */
+  /** What came in the routing header. Never throws: a caller that cannot be read is none. */
   get fields(): RoutingFields {
-    this.#fields ??= this.encodedFields === undefined ? noFields : decodeFields(this.encodedFields);
+    const encoded = this.encodedCaller;
+    if (encoded !== undefined) {
+      this.encodedCaller = undefined;
+      try {
+        this.#fields = decodeFields(encoded);
+      } catch {
+        // Only an agent's bug, or a peer that is none: nobody is believed to be somebody for it.
+      }
+    }
     return this.#fields;
+  }
+
+  set fields(fields: RoutingFields) {
+    this.#fields = fields;
   }
 
   /** Aborted when the caller cancels, its deadline passes, or the way to it is lost. Made when first asked for. */
