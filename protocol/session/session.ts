@@ -549,7 +549,7 @@ export class Session {
     this.counters.writes++;
     this.#transport.write(batch.chunks, batch.recycle);
     const { bufferedBytes } = this.#transport;
-    this.#isSaturated = bufferedBytes >= writeHighWaterBytes;
+    this.#setSaturated(bufferedBytes >= writeHighWaterBytes);
     if (bufferedBytes <= controlBacklogBytesMax || this.#isClosed) return;
     const error = new LeverError(
       "PROTOCOL_VIOLATION",
@@ -559,9 +559,17 @@ export class Session {
   }
 
   #onDrain(): void {
-    if (!this.#isSaturated) return;
-    this.#isSaturated = this.#transport.bufferedBytes >= writeHighWaterBytes;
-    this.#pump();
+    if (!this.#isClosed) this.#setSaturated(this.#transport.bufferedBytes >= writeHighWaterBytes);
+  }
+
+  /**
+   * A write may find the transport drained before the transport says so, and then it never does: whoever clears the
+   * mark wakes those who wait.
+   */
+  #setSaturated(isSaturated: boolean): void {
+    const wakes = this.#isSaturated && !isSaturated;
+    this.#isSaturated = isSaturated;
+    if (wakes) this.#schedulePump();
   }
 
   #schedulePump(): void {
