@@ -65,7 +65,6 @@ export class DeadlineWheel {
   #timer: TimerHandle | undefined;
   /** The tick at which the timer wakes the wheel. */
   #timerTick = 0;
-  #isRunning = false;
   readonly #onTimer = () => {
     this.#timer = undefined;
     this.#run();
@@ -95,14 +94,11 @@ export class DeadlineWheel {
   add(entry: DeadlineEntry, dueAtMs: number): void {
     if (!Number.isFinite(dueAtMs)) throw new RangeError(`dueAtMs is ${dueAtMs}, expected a finite time`);
     if (entry.deadlineNext !== null) this.remove(entry);
-    // With no timer nothing keeps the wheel turning, and nothing waits in the ticks that it missed.
-    if (this.#timer === undefined && this.#size === 0 && !this.#isRunning) this.#lastTick = this.#tickNow();
     const tick = Math.max(Math.ceil((dueAtMs - this.#originMs) / this.#tickMs), this.#lastTick + 1);
     entry.deadlineTick = tick;
     this.#size++;
     append(this.#slotOf(tick), entry);
-    // A run sets the timer at its end, when all that its callbacks added is known.
-    if (!this.#isRunning && (this.#timer === undefined || tick < this.#timerTick)) this.#setTimer(tick);
+    if (this.#timer === undefined || tick < this.#timerTick) this.#setTimer(tick);
   }
 
   /** Takes the entry out; nothing happens if it does not wait. */
@@ -129,16 +125,15 @@ export class DeadlineWheel {
 
   #run(): void {
     const tickNow = this.#tickNow();
-    // After a long stall one visit to each slot finds everything that is due.
+    // After a long stall, or with no entry for a while, one visit to each slot finds everything that is due.
     let tick = Math.max(this.#lastTick, tickNow - slotCount) + 1;
-    this.#isRunning = true;
     try {
       for (; tick <= tickNow; tick++) {
         this.#lastTick = tick;
         this.#visit(this.#slotOf(tick), tickNow);
       }
     } finally {
-      this.#isRunning = false;
+      // Also if a callback has set one by adding: something else may be due before that.
       if (this.#size > 0) this.#setTimer(this.#nextTick());
     }
   }

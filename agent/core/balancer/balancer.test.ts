@@ -323,7 +323,7 @@ describe("Balancer: zones", () => {
     expect(balancer.pick(0, own)?.id).toMatch(/^far/);
     // An ejected one is no better because it is near.
     lose(byId("own1"), 0);
-    for (let time = 0; time < 20; time++) expect(balancer.pick(0, [byId("own2").endpoint])?.id).toMatch(/^far/);
+    for (let time = 0; time < 100; time++) expect(balancer.pick(29_000, [byId("own2").endpoint])?.id).toMatch(/^far/);
     byId("own1").draining(0);
     byId("own2").draining(0);
     expect(picked(1)).toEqual(["far1", "far2"]);
@@ -390,6 +390,19 @@ describe("Balancer: subsets of large services", () => {
     const variance = [...uses.values()].reduce((sum, count) => sum + (count - 80) ** 2, 0) / 500;
     expect(variance).toBeGreaterThan(64 * 0.7);
     expect(variance).toBeLessThan(64 * 1.4);
+  });
+
+  it("ranks evenly: a change of the last character turns each bit of the rank in half of the cases", () => {
+    const turned = new Array<number>(32).fill(0);
+    for (let caller = 0; caller < 1_000; caller++) {
+      const changed =
+        rendezvousRank(`caller-${caller}`, "chat-6d9f-1") ^ rendezvousRank(`caller-${caller}`, "chat-6d9f-2");
+      for (let bit = 0; bit < 32; bit++) turned[bit] = (turned[bit] as number) + ((changed >>> bit) & 1);
+    }
+    for (const count of turned) {
+      expect(count).toBeGreaterThan(400);
+      expect(count).toBeLessThan(600);
+    }
   });
 
   it("ranks pairs apart that are written alike", () => {

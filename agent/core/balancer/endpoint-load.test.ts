@@ -113,6 +113,15 @@ describe("EndpointLoad", () => {
     expect(cost(load, 3_101) / (latencyFloorMs + load.latency(3_101))).toBeCloseTo(1, 1);
   });
 
+  it("does not forget fast errors for a slow one", () => {
+    const load = new EndpointLoad(0);
+    call(load, 100, 85);
+    for (let time = 0; time < 20; time++) call(load, 100, 0.1, "ended");
+    const before = cost(load, 100);
+    for (let time = 0; time < 20; time++) call(load, 100, 900, "ended");
+    expect(cost(load, 100)).toBeGreaterThan(before * 0.999);
+  });
+
   it("counts what the peer reports beside the calls from here, and lets it age", () => {
     const load = new EndpointLoad(0);
     call(load, 10, 10);
