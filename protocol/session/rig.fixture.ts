@@ -6,6 +6,7 @@
 import { Channel, type RawChannel } from "../channel/channel.ts";
 import { startChannel } from "../channel/open-channel.ts";
 import type { Clock } from "../clock/clock.ts";
+import { decodeRegistration, type Registration } from "../control/registration.ts";
 import { DeadlineWheel } from "../deadline/deadline-wheel.ts";
 import { LeverError } from "../error/lever-error.ts";
 import { MethodError } from "../error/method-error.ts";
@@ -143,7 +144,7 @@ export class End {
   readonly budget = new AssemblyBudget(64 * 1024 * 1024);
   readonly wheel: DeadlineWheel;
   readonly written: WrittenFrame[] = [];
-  readonly registrations: Uint8Array[] = [];
+  readonly registrations: Registration[] = [];
   closedWith: LeverError | undefined;
   goAway: LeverError | undefined;
   runningMax = 0;
@@ -174,7 +175,9 @@ export class End {
           this.onOpen(stream, open);
           this.runningMax = Math.max(this.runningMax, this.server.running);
         },
-        ...(more.isAgent === true ? { onRegister: (payload: Uint8Array) => this.registrations.push(payload) } : {}),
+        ...(more.isAgent === true
+          ? { onRegister: (payload: Uint8Array) => this.registrations.push(decodeRegistration(payload)) }
+          : {}),
         onGoAway: (error) => {
           this.goAway = error;
         },
