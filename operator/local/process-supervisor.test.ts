@@ -103,8 +103,8 @@ describe("stop", () => {
     const { supervisor, stdout } = newSupervisor();
     const mark = uniqueSleep();
     // The first process ends at once by SIGTERM; its grandchild takes a moment to end.
-    const grandchild = `sh -c 'trap "sleep 0.2; echo bye; exit" TERM; while :; do sleep 0.05; done # ${mark}'`;
-    const instance = supervisor.start(spec(`${grandchild} & echo up; exec sleep ${mark}`));
+    const grandchild = `sh -c 'trap "sleep 0.2; echo bye; exit" TERM; echo up; while :; do sleep 0.05; done # ${mark}'`;
+    const instance = supervisor.start(spec(`${grandchild} & exec sleep ${mark}`));
     await until(() => stdout.text.includes("up"));
     await Promise.all([supervisor.stop(instance), supervisor.stop(instance)]);
     expect(stdout.text).toContain("bye");
