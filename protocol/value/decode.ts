@@ -2,9 +2,10 @@
  * MessagePack → JSON value, from bytes that nobody vouches for, in one pass that checks and builds at once.
  *
  * Invariant: any bytes give either a JSON value or INVALID_VALUE_ENCODING with the offset of the fault, in time and
- * memory proportional to the bytes (not to what they claim), and the value shares no memory with them. Accepted is one
- * whole value of nil, booleans, integers of any width, finite floats, UTF-8 strings, arrays and maps with distinct
- * string keys, nested at most `valueDepthMax` deep; refused are extensions, binary and all else.
+ * memory proportional to the bytes, not to what they claim (at worst, for a payload of empty maps, 64 bytes of heap for
+ * each), and the value shares no memory with them. Accepted is one whole value of nil, booleans, integers of any width,
+ * finite floats, UTF-8 strings, arrays and maps with distinct string keys, nested at most `valueDepthMax` deep; refused
+ * are extensions, binary and all else.
  */
 
 import { LeverError } from "../error/lever-error.ts";
@@ -15,7 +16,7 @@ const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * Short ASCII strings are made from their units, in one array for each length. From 32 bytes on the platform's decoder
- * is faster (100 ns whatever the length, against 3 ns a byte).
+ * is faster (measured: 100 ns at any such length, against 3 ns a byte).
  */
 const unitsOf = Array.from({ length: 32 }, (_, length) => new Array<number>(length).fill(0));
 const { fromCharCode } = String;

@@ -19,7 +19,7 @@ export const valueBytesMax = 64 * 1024 * 1024;
 /** Small results are cut from slabs of this size: an ArrayBuffer per value costs more than encoding it. */
 const slabBytes = 64 * 1024;
 
-/** Below this a loop over the characters beats the call of the platform's encoder (measured: bench of this folder). */
+/** Below this a loop over the characters beats the call of the platform's encoder (measured). */
 const loopCharsMax = 48;
 
 /** From this on a string gets room for ASCII first, and for three bytes per character only if that did not do. */
@@ -42,7 +42,7 @@ let idle: Encoder | undefined;
  * levels (so also cycles), more than 64 MiB. No other error is thrown.
  *
  * The returned bytes are the caller's for good: nothing writes to them again. They may be a view on a slab of 64 KiB
- * that other values share, so whoever keeps a small one for long should keep a copy (`slice()`).
+ * that other values share, so whoever keeps a small one for long should keep a copy (copy-bytes.ts).
  */
 export function encodeValue(value: unknown, path: string): Uint8Array {
   const encoder = idle ?? new Encoder();
