@@ -27,9 +27,13 @@ class Recorder extends DeadlineEntry {
 
 /** Counts the timers that the wheel sets, and fires them late by a given time. */
 class CountingClock implements Clock {
-  readonly inner = new VirtualClock(12_345.678);
+  readonly inner: VirtualClock;
   timersSet = 0;
   latenessMs = 0;
+
+  constructor(startMs = 12_345.678) {
+    this.inner = new VirtualClock(startMs);
+  }
 
   now(): number {
     return this.inner.now();
@@ -128,6 +132,20 @@ describe("DeadlineWheel", () => {
       ),
       { numRuns: 500 },
     );
+  });
+
+  it("wakes in the tick that it slept for, wherever the clock's fractions fall", () => {
+    // The sums cross a power of two, where a fraction loses a bit: a wheel that took itself for early would set timers
+    // of 0 ms without end, which the clock refuses.
+    for (let start = 5; start < 10; start += 0.0137) {
+      const clock = new CountingClock(start);
+      const wheel = new DeadlineWheel(clock, 10);
+      const entry = new Recorder("", clock);
+      wheel.add(entry, start + 10);
+      clock.inner.advance(20);
+      expect(entry.ranAtMs).toHaveLength(1);
+      expect(clock.timersSet).toBeLessThanOrEqual(2);
+    }
   });
 
   it("does not run an entry within add, even if its time has passed", () => {

@@ -163,6 +163,18 @@ describe("Balancer: the set", () => {
     expect(balancer.pick(300)?.id).toBe("c");
   });
 
+  it("takes an instance in when it first serves, and keeps it while it does not serve later", () => {
+    const { balancer, byId } = balancerOf(["a", { id: "b", isServing: false }]);
+    expect([...balancer.instances()].map(({ id }) => id)).toEqual(["a"]);
+    balancer.update(sources(["a", "b"]), 100);
+    const b = byId("b");
+    expect(b.joinedAtMs).toBe(100);
+    balancer.update(sources(["a", { id: "b", isServing: false }]), 200);
+    expect(balancer.servingCount).toBe(1);
+    balancer.update(sources(["a", "b"]), 300);
+    expect(byId("b")).toBe(b);
+  });
+
   it("spares a new instance only in a set that is warm, and gives it the set's latency to begin with", () => {
     const { balancer, byId } = balancerOf(["a", "b"]);
     answer(byId("a"), 1_000, 40);

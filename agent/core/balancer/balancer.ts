@@ -41,7 +41,7 @@ export interface EndpointSource<Endpoint> {
   readonly zone?: string | undefined;
   /** May get new calls, as far as the table knows. */
   readonly isServing: boolean;
-  /** Makes what `pick` returns, once, when the instance joins. Calls to it are told to `instance`. */
+  /** Makes what `pick` returns, once, when the instance first serves. Calls to it are told to `instance`. */
   create(instance: BalancedInstance<Endpoint>): Endpoint;
 }
 
@@ -163,7 +163,7 @@ export class Balancer<Endpoint> {
     return this.#servingCount;
   }
 
-  /** All instances that this caller may use, in no order. */
+  /** All instances that this caller may use or might again, in no order. */
   instances(): IterableIterator<BalancedInstance<Endpoint>> {
     return this.#instances.values();
   }
@@ -188,6 +188,8 @@ export class Balancer<Endpoint> {
     const after = new Map<string, BalancedInstance<Endpoint>>();
     for (const { source, rank } of this.#subset(sources)) {
       if (after.has(source.id)) continue;
+      // It joins, and its slow start begins, when it first serves; before that even its address may be unknown.
+      if (!source.isServing && !before.has(source.id)) continue;
       const group = this.#isElsewhere(source.zone) ? this.#rest : this.#own;
       let instance = before.get(source.id);
       if (instance === undefined) {
