@@ -106,6 +106,18 @@ describe("Balancer: the set", () => {
     expect(balancer.servingCount).toBe(2);
   });
 
+  it("takes the load that comes with an error", () => {
+    const { byId } = balancerOf(["a"]);
+    const a = byId("a");
+    const costWith = (reported?: number) => {
+      a.begin(0);
+      a.errored(100, 0, "METHOD_ERROR", reported);
+      return a.load.cost(100, 0);
+    };
+    const before = costWith();
+    expect(costWith(9)).toBeCloseTo(before * 10, 6);
+  });
+
   it("weighs open channels more for a channel than for a call", () => {
     const { balancer, byId } = balancerOf(["a", "b"]);
     for (let channel = 0; channel < 4; channel++) byId("a").channelOpened();

@@ -102,8 +102,13 @@ export class BalancedInstance<Endpoint> extends EjectionRecord {
     if (this.failuresInRow > 0) this.balancer.ejection.served(this, now);
   }
 
-  /** The call has ended with an error, the method's own or any other. */
-  errored(now: number, startedAt: number, reason: Reason): void {
+  /** The call has ended with an error, the method's own or any other; `reported` if a load came with it. */
+  errored(now: number, startedAt: number, reason: Reason, reported = -1): void {
+    this.#note(now, startedAt, reason);
+    if (reported >= 0) this.load.reported(now, reported);
+  }
+
+  #note(now: number, startedAt: number, reason: Reason): void {
     switch (verdictOf(reason)) {
       case "served":
         // One that errs from its first call on has no latency of its own to be measured by.
