@@ -53,8 +53,8 @@ export function describeValue(value: unknown): string {
 
 /** Text from a manifest inside a message: on one line, at most 80 characters. */
 export function shorten(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal.
-  const line = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ");
+  // Control characters and those that change the direction of text must not reach a terminal.
+  const line = text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]+/gu, " ");
   return line.length > 80 ? `${line.slice(0, 79)}…` : line;
 }
 

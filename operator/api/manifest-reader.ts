@@ -218,7 +218,7 @@ class Collector {
       isMap ? { ...input, metadata: { namespace: this.#namespace, ...metadata } } : input,
     );
     if (!parsed.success) {
-      for (const issue of parsed.error.issues.slice(0, problemsMax)) this.#addIssue(subject, issue);
+      for (const issue of tellingIssues(parsed.error.issues)) this.#addIssue(subject, issue);
     }
     const before = this.#fileProblems.length;
     this.#checkAnnotations(subject);
@@ -400,6 +400,36 @@ class Collector {
   }
 }
 
+/**
+ * One issue for each field: what is wrong with the field itself before any rule about it, and a rule about an object
+ * only where its fields are right by themselves. No more than are ever shown, and one, so that it is said that there
+ * are more.
+ */
+function tellingIssues(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue[] {
+  const told: z.core.$ZodIssue[] = [];
+  const paths = new Set<string>();
+  const wrongInside = new Set<string>();
+  const key = (path: readonly PropertyKey[]) => JSON.stringify(path);
+  for (const issue of issues) {
+    if (ruleOf(issue) !== undefined || issue.code === "unrecognized_keys") continue;
+    for (let length = 0; length <= issue.path.length; length++) wrongInside.add(key(issue.path.slice(0, length)));
+  }
+  for (const issue of issues) {
+    const rule = ruleOf(issue);
+    if (rule !== undefined && wrongInside.has(key(issue.path.slice(0, issue.path.length - rule.path.length)))) continue;
+    const path = `${issue.code === "unrecognized_keys"} ${key(issue.path)}`;
+    if (paths.has(path)) continue;
+    paths.add(path);
+    told.push(issue);
+    if (told.length > problemsMax) break;
+  }
+  return told;
+}
+
+function ruleOf(issue: z.core.$ZodIssue): CrossFieldRule<never> | undefined {
+  return issue.code === "custom" ? (issue.params as { rule?: CrossFieldRule<never> }).rule : undefined;
+}
+
 function isRead(kind: string, version: string): boolean {
   return (
     version.split("/")[0] === apiGroup ||
@@ -477,6 +507,6 @@ function bounded(problems: readonly ManifestProblem[]): ManifestProblem[] {
   const remedy = "Correct the first ones; the rest may go with them.";
   return [
     ...problems.slice(0, problemsMax - 1),
-    problemAt(last, "too-many-problems", [], `${more} more problems`, "none", remedy),
+    problemAt(last, "too-many-problems", [], `at least ${more} more problems`, "none", remedy),
   ];
 }

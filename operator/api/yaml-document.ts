@@ -8,11 +8,13 @@
 
 import {
   type Alias,
+  CST,
   type Document,
   isAlias,
   isMap,
   isScalar,
   isSeq,
+  Lexer,
   LineCounter,
   type Node,
   type Pair,
@@ -26,6 +28,8 @@ import { type ManifestPlace, type ManifestProblem, problemAt, shorten } from "./
 export const fileBytesMax = 1024 ** 2;
 export const documentsMax = 1000;
 export const depthMax = 64;
+/** Names, values and signs of one file: to parse one takes about a kilobyte of memory. */
+export const tokensMax = 100_000;
 /** Nodes that the aliases of one document may add to it. */
 export const aliasedNodesMax = 20_000;
 
@@ -107,12 +111,10 @@ function isContainer(value: YamlValue | undefined): value is YamlValue[] | { [ke
 /** A document whose syntax is sound. Its values are read on demand: nobody needs those of other kinds. */
 export class YamlDocument {
   readonly #document: Document;
-  readonly #text: string;
   readonly #place: (offset: number) => ManifestPlace;
 
-  constructor(document: Document, text: string, place: (offset: number) => ManifestPlace) {
+  constructor(document: Document, place: (offset: number) => ManifestPlace) {
     this.#document = document;
-    this.#text = text;
     this.#place = place;
   }
 
@@ -127,12 +129,13 @@ export class YamlDocument {
       if (!isMap(node)) return undefined;
       node = node.items.find((pair) => isScalar(pair.key) && pair.key.value === key)?.value;
     }
-    return isScalar(node) && typeof node.value === "string" ? node.value : undefined;
+    const value = isScalar(node) ? scalarValue(node) : undefined;
+    return typeof value === "string" ? value : undefined;
   }
 
   /** The value and its places, or what is wrong with the document as data. */
   read(): LocatedValue | ManifestProblem[] {
-    const reader = new ValueReader(this.#text, this.#place);
+    const reader = new ValueReader(this.#place);
     const contents = this.#document.contents as Node | null;
     const value = reader.read(contents, [], 0);
     if (reader.problems.length > 0) return reader.problems;
@@ -181,14 +184,18 @@ export function readYaml(file: string, content: Uint8Array | string): YamlFile {
     return fail(line, column, "control-character", `the control character ${name}`, "text", remedy);
   }
 
+  const excess = findExcess(text);
+  if (excess !== undefined) {
+    const { line, column } = place(excess.offset);
+    return fail(line, column, excess.rule, "more", excess.expected, excess.remedy);
+  }
+
   let parsed: Document[];
   try {
     const result = parseAllDocuments(text, {
-      schema: "yaml-1.1",
-      // Times, sets and the like have no JSON form; kubectl reads their plain spellings as strings.
-      customTags: (tags) =>
-        tags.filter((tag) => typeof tag === "string" || tagsWithJsonForm.has(tag.tag)).filter(isNoTime),
-      merge: true,
+      // Every scalar comes as text: plainValue says what it means.
+      schema: "failsafe",
+      resolveKnownTags: false,
       // Keys are compared by ValueReader: the library takes a time quadratic in their number.
       uniqueKeys: false,
       prettyErrors: false,
@@ -213,18 +220,86 @@ export function readYaml(file: string, content: Uint8Array | string): YamlFile {
       const found = shorten(flaw.message.replace(/\.$/, ""));
       result.problems.push(problemAt(place(flaw.pos[0]), rule, [], `an error: ${found}`, "YAML", remedy));
     } else if (!isEmpty(document.contents as Node | null)) {
-      result.documents.push(new YamlDocument(document, text, place));
+      result.documents.push(new YamlDocument(document, place));
     }
   }
   return result;
 }
 
-const tagsWithJsonForm = new Set(
-  ["map", "seq", "str", "null", "bool", "int", "float", "merge"].map((name) => `tag:yaml.org,2002:${name}`),
-);
+/**
+ * What would cost the parser too much: it recurses into nested collections, and makes objects of every token. A pass
+ * over the tokens is cheap, and ends where the limit is exceeded. (Nesting by indentation costs a line's length each.)
+ */
+function findExcess(text: string) {
+  let offset = 0;
+  let tokens = 0;
+  let flowDepth = 0;
+  let indicators = 0;
+  for (const token of new Lexer().lex(text)) {
+    const type = CST.tokenType(token);
+    // These mark a place in the text and are not of it.
+    if (type === "scalar" || type === "doc-mode" || type === "flow-error-end") {
+      if (type !== "scalar") flowDepth = 0;
+      continue;
+    }
+    if (type !== "space" && type !== "newline" && type !== "comment") {
+      tokens++;
+      if (type === "flow-map-start" || type === "flow-seq-start") flowDepth++;
+      else if (type === "flow-map-end" || type === "flow-seq-end") flowDepth = Math.max(0, flowDepth - 1);
+      // `- - - a`: collections that begin on one line.
+      indicators = type === "seq-item-ind" || type === "explicit-key-ind" ? indicators + 1 : 0;
+    } else if (type === "newline") {
+      indicators = 0;
+    }
+    if (flowDepth > depthMax || indicators > depthMax) {
+      return {
+        offset,
+        rule: "too-deep",
+        expected: `at most ${depthMax} levels of nesting`,
+        remedy: "Nest less deeply.",
+      };
+    }
+    if (tokens > tokensMax) {
+      const expected = `at most ${tokensMax} names, values and signs in a file`;
+      return { offset, rule: "file-too-large", expected, remedy: "Split the file." };
+    }
+    offset += token.length;
+  }
+  return undefined;
+}
 
-function isNoTime(tag: unknown): boolean {
-  return !(typeof tag === "object" && tag !== null && "format" in tag && tag.format === "TIME");
+/**
+ * What a scalar without quotes means, as kubectl's YAML reader (sigs.k8s.io/yaml) has it: numbers in Go's notation,
+ * with octals, and the booleans of YAML 1.1. Undefined: a number that JSON does not have.
+ */
+function plainValue(text: string): null | boolean | number | string | undefined {
+  if (/^(~|null|Null|NULL)?$/.test(text)) return null;
+  if (/^(y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON)$/.test(text)) return true;
+  if (/^(n|N|no|No|NO|false|False|FALSE|off|Off|OFF)$/.test(text)) return false;
+  if (/^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$/.test(text)) return undefined;
+  if (!/^[-+]?\.?[0-9]/.test(text)) return text;
+  const digits = text.replaceAll("_", "");
+  const integer = /^([-+]?)0([xX][0-9a-fA-F]+|[bB][01]+|[oO]?[0-7]+)$/.exec(digits);
+  if (integer !== null) {
+    const body = (integer[2] as string).toLowerCase();
+    const magnitude = Number(/^[xbo]/.test(body) ? `0${body}` : `0o${body}`);
+    return integer[1] === "-" && magnitude !== 0 ? -magnitude : magnitude;
+  }
+  if (!/^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$/.test(digits)) return text;
+  const value = Number(digits);
+  // Too large for a double: there it is text.
+  return Number.isFinite(value) ? value + 0 : text;
+}
+
+/** The value of a scalar, by how it is written. */
+function scalarValue(node: Scalar): null | boolean | number | string | undefined {
+  const text = String(node.value ?? "");
+  return isPlain(node) ? plainValue(text) : text;
+}
+
+/** Without quotes and without a tag (`!!str 5` is a string). */
+function isPlain(node: Scalar): boolean {
+  return (node.type === undefined || node.type === "PLAIN") && node.tag === undefined;
 }
 
 const syntaxRemedies: Readonly<Record<string, string>> = {
@@ -238,7 +313,7 @@ const syntaxRemedies: Readonly<Record<string, string>> = {
 };
 
 function isEmpty(contents: Node | null): boolean {
-  return contents === null || (isScalar(contents) && contents.value === null && !contents.source);
+  return contents === null || (isScalar(contents) && scalarValue(contents) === null);
 }
 
 /** No byte of a longer UTF-8 sequence is a line feed, so lines can be tried one by one. */
@@ -263,12 +338,13 @@ function offsetOf(node: Node | null | undefined): number {
 }
 
 const problemsPerDocumentMax = 20;
+/** The key `<<` without quotes. */
+const mergeKey = Symbol("<<");
 
 /** Turns one document's nodes into values. */
 class ValueReader {
   readonly fields = new Map<object, Map<string | number, FieldSource>>();
   readonly problems: ManifestProblem[] = [];
-  readonly #text: string;
   readonly #place: (offset: number) => ManifestPlace;
   /** The last node of each anchor so far; an alias means the one before it. */
   readonly #anchors = new Map<string, Node>();
@@ -276,8 +352,7 @@ class ValueReader {
   #aliasedNodes = 0;
   #aliasDepth = 0;
 
-  constructor(text: string, place: (offset: number) => ManifestPlace) {
-    this.#text = text;
+  constructor(place: (offset: number) => ManifestPlace) {
     this.#place = place;
   }
 
@@ -307,22 +382,18 @@ class ValueReader {
   }
 
   source(key: Node | null, value: Node | null): FieldSource {
-    const isPlain = isScalar(value) && value.type === "PLAIN";
     const valueOffset = value === null ? (key?.range?.[1] ?? offsetOf(key)) : offsetOf(value);
     return {
       keyOffset: offsetOf(key),
       valueOffset,
-      plainText: isPlain ? this.#text.slice(value.range?.[0], value.range?.[1]) : undefined,
+      plainText: isScalar(value) && isPlain(value) ? String(value.value ?? "") : undefined,
     };
   }
 
   #readScalar(node: Scalar, path: FieldPath): YamlValue | undefined {
-    const value = node.value;
-    if (value === null || typeof value === "string" || typeof value === "boolean") return value;
-    if (typeof value === "number" && Number.isFinite(value)) return value;
-    // A `<<` that is a value, not a key.
-    if (typeof value === "symbol") return value.description ?? "";
-    this.#problem(node, "not-json", path, shorten(String(value)), "a value that JSON has", "Put it in quotes.");
+    const value = scalarValue(node);
+    if (value !== undefined) return value;
+    this.#problem(node, "not-json", path, shorten(String(node.value)), "a value that JSON has", "Put it in quotes.");
     return undefined;
   }
 
@@ -361,7 +432,7 @@ class ValueReader {
       const source = this.source(pair.key, pair.value);
       const key = this.#readKey(pair, path, depth);
       if (key === undefined) continue;
-      if (typeof key === "symbol") {
+      if (key === mergeKey) {
         for (const value of this.#mergeSources(pair, path, depth)) merged.push({ value, source });
         continue;
       }
@@ -386,10 +457,10 @@ class ValueReader {
     return map;
   }
 
-  /** A string, the merge key's symbol, or undefined after a problem. */
-  #readKey(pair: Pair<Node | null, Node | null>, path: FieldPath, depth: number): string | symbol | undefined {
+  /** A string, the merge key, or undefined after a problem. */
+  #readKey(pair: Pair<Node | null, Node | null>, path: FieldPath, depth: number): string | typeof mergeKey | undefined {
     const node = pair.key;
-    if (isScalar(node) && typeof node.value === "symbol") return node.value;
+    if (isScalar(node) && isPlain(node) && node.value === "<<") return mergeKey;
     const key = node === null ? null : this.read(node, path, depth + 1);
     if (key === undefined) return undefined;
     if (typeof key !== "string") {
