@@ -38,7 +38,6 @@ let budget = 0;
  */
 export function decodeValue(bytes: Uint8Array): unknown {
   source = bytes;
-  view = undefined;
   position = 0;
   end = bytes.length;
   // The value itself is one of them.

@@ -159,6 +159,30 @@ describe("encoding and decoding", () => {
     }
   });
 
+  test("a long string whose header grows where the slab ends", () => {
+    for (let length = 51_000; length < 51_100; length++) {
+      const value = ["x".repeat(length), "é".repeat(40_000)];
+      encodeValue("y".repeat(70_000), "value");
+      expect(isDeepStrictEqual(decodeValue(encodeValue(value, "value")), value)).toBe(true);
+    }
+  });
+
+  test("a key that was seen does not lend its name to bytes that are no UTF-8", () => {
+    // One byte for each of its characters: what a comparison of characters with bytes would take for the same.
+    for (let index = 0; index < 30_000; index++) {
+      const key = String.fromCharCode(0xc0 + (index % 64), 0x80 + ((index >> 6) % 128), 0x80 + (index >> 9));
+      decodeValue(encodeValue({ [key]: 1 }, "value"));
+      const bytes = Uint8Array.from([0x81, 0xa3, ...Buffer.from(key, "latin1"), 0x01]);
+      let decoded: unknown;
+      try {
+        decoded = decodeValue(bytes);
+      } catch {
+        continue;
+      }
+      expect(Object.keys(decoded as object)).toStrictEqual([Buffer.from(key, "latin1").toString()]);
+    }
+  });
+
   test("strings and objects of the same shape do not mix between messages", () => {
     const first = { name: "Ada", keys: ["\u00e9", "a"] };
     const second = { nbme: "Bob", keys: ["\u00e8", "b"] };
@@ -184,6 +208,10 @@ describe("the returned bytes", () => {
   test("of a large value have memory of their own size", () => {
     const bytes = encodeValue("x".repeat(100_000), "value");
     expect(bytes.buffer.byteLength).toBe(bytes.length);
+    const slabBytes = encodeValue("small", "value").buffer.byteLength;
+    expect(slabBytes).toBe(65_536);
+    refusal(["x".repeat(100_000), Number.NaN]);
+    expect(encodeValue("small", "value").buffer.byteLength).toBe(slabBytes);
   });
 
   test("survive a getter and a toJSON that encode themselves", () => {
