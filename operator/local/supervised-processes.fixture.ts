@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { SystemClock } from "@leveros/agent/host/system-clock.ts";
+import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { type InstanceSpec, ProcessSupervisor } from "./process-supervisor.ts";
 
 let marks = 0;
@@ -41,7 +41,7 @@ export class TextSink extends Writable {
 export function recordingSupervisor() {
   const stdout = new TextSink();
   const stderr = new TextSink();
-  return { supervisor: new ProcessSupervisor({ clock: new SystemClock(), stdout, stderr }), stdout, stderr };
+  return { supervisor: new ProcessSupervisor({ clock: runtimeClock(globalThis), stdout, stderr }), stdout, stderr };
 }
 
 let ids = 0;

@@ -4,12 +4,12 @@
  * and `up` when all run. SIGTERM stops all, a second one kills.
  */
 
-import { SystemClock } from "@leveros/agent/host/system-clock.ts";
+import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { ProcessSupervisor } from "./process-supervisor.ts";
 
 const [, , count, gracePeriodMs] = process.argv;
 const command = process.env["SUPERVISED_COMMAND"] ?? "";
-const supervisor = new ProcessSupervisor({ clock: new SystemClock() });
+const supervisor = new ProcessSupervisor({ clock: runtimeClock(globalThis) });
 process.stdout.write("ready\n");
 let started = 0;
 for (let index = 1; index <= Number(count); index++) {
