@@ -26,12 +26,12 @@ import { type OpenFrame, Session } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream } from "@leveros/protocol/session/stream.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
+import { reportedLoad } from "./balancer/endpoint-load.ts";
 import { InboundRelay } from "./inbound-relay.ts";
 import { type AgentLimits, defaultAgentLimits } from "./limits.ts";
 import { type AgentObserver, silentObserver } from "./observer.ts";
 import { PeerLink } from "./peer-link.ts";
 import { OutboundRelay } from "./relay.ts";
-import { RetryBudget } from "./retry/retry-budget.ts";
 import { type MethodRoute, ServiceView } from "./service-view.ts";
 
 /** Where tables come from, and where the app's registration goes. */
@@ -69,6 +69,10 @@ interface Link {
 }
 
 const noField = new Uint8Array(0);
+/** How long it is remembered that a service does not exist, after the last call to it. */
+const missingServiceIdleMs = 5000;
+/** What a client outside may use: much less than an agent, which carries the calls of many. */
+const clientSessionLimits = { sessionWindowBytes: 4 * 1024 * 1024, streamsMax: 1000, silenceMs: 15_000 };
 
 export class Agent {
   readonly clock: Clock;
@@ -78,7 +82,6 @@ export class Agent {
   readonly limits: AgentLimits;
   readonly observer: AgentObserver;
   readonly wheel: DeadlineWheel;
-  readonly retryBudget: RetryBudget;
   readonly #options: AgentOptions;
   readonly #sessionLimits: SessionLimits;
   readonly #views = new Map<string, { view: ServiceView; unsubscribe: () => void }>();
@@ -88,6 +91,8 @@ export class Agent {
   #app: { session: Session; registration: Registration; methods: ReadonlySet<string> } | undefined;
   #ownView: ServiceView | undefined;
   #isDraining = false;
+  /** The agent itself is to end, whatever its app does. */
+  #isStopping = false;
   #isClosed = false;
   #held = 0;
   #retainedBytes = 0;
@@ -105,7 +110,6 @@ export class Agent {
     this.limits = { ...defaultAgentLimits, ...options.limits };
     this.observer = options.observer ?? silentObserver;
     this.wheel = new DeadlineWheel(options.clock);
-    this.retryBudget = new RetryBudget();
     this.#sessionLimits = { ...defaultSessionLimits, ...options.sessionLimits };
     const { environment, service } = options.identity;
     if (environment !== undefined && service !== undefined) this.#ownView = this.view(environment, service);
@@ -127,9 +131,14 @@ export class Agent {
     return this.#isDraining;
   }
 
-  /** Calls and channels of the app here that run; saturates at the width of the wire's field. */
+  /** What replies report of the app here, 0 to 65,535. */
   get load(): number {
-    return Math.min(this.#callsServed + this.#channelsServed, 0xffff);
+    return reportedLoad(this.#callsServed, this.#channelsServed);
+  }
+
+  /** As `load`, without one call that is about to be answered: it is no load any more. */
+  loadWithout(isChannel: boolean): number {
+    return isChannel ? this.load : reportedLoad(this.#callsServed - 1, this.#channelsServed);
   }
 
   /** For metrics. */
@@ -166,7 +175,7 @@ export class Agent {
 
   /** A client outside: its calls go out from here, marked as such. */
   acceptClient(transport: Transport): void {
-    this.#accept("client", transport, { ...this.#sessionLimits, silenceMs: 15_000 });
+    this.#accept("client", transport, { ...this.#sessionLimits, ...clientSessionLimits });
   }
 
   #accept(kind: Link["kind"], transport: Transport, limits: SessionLimits): void {
@@ -216,7 +225,8 @@ export class Agent {
       );
     }
     this.#app = { session, registration, methods: new Set(registration.methods.map((method) => method.name)) };
-    this.#isDraining = false;
+    // An app that was stopped for a restart is there again.
+    if (!this.#isStopping) this.#isDraining = false;
     this.#options.discovery.register(registration);
   }
 
@@ -362,24 +372,25 @@ export class Agent {
     if (known !== undefined) return known.view;
     const view = new ServiceView(this, environment, service);
     view.lastUsedAt = this.clock.now();
-    const entry = { view, unsubscribe: () => {} };
-    this.#views.set(key, entry);
-    entry.unsubscribe = this.#options.discovery.subscribe(environment, service, (table) => view.update(table));
+    // Throws OVERLOADED when too many services are subscribed to: then nothing stays behind.
+    const unsubscribe = this.#options.discovery.subscribe(environment, service, (table) => view.update(table));
+    this.#views.set(key, { view, unsubscribe });
     return view;
   }
 
-  /** Ends subscriptions to services that are no longer called. */
+  /** Ends subscriptions to services that are no longer called; soon where there is no such service, however many are asked for. */
   #sweep(): void {
     this.#sweepTimer = this.clock.setTimer(() => {
-      const before = this.clock.now() - this.limits.subscriptionIdleMs;
+      const now = this.clock.now();
       for (const [key, { view, unsubscribe }] of this.#views) {
-        if (view === this.#ownView || view.calls > 0 || view.lastUsedAt > before) continue;
+        const idleMs = view.table?.exists === false ? missingServiceIdleMs : this.limits.subscriptionIdleMs;
+        if (view === this.#ownView || view.calls > 0 || now - view.lastUsedAt < idleMs) continue;
         this.#views.delete(key);
         unsubscribe();
         view.close();
       }
       this.#sweep();
-    }, this.limits.subscriptionIdleMs / 10);
+    }, missingServiceIdleMs);
   }
 
   // ---------------------------------------------------------------- calls to the app here
@@ -478,6 +489,7 @@ export class Agent {
 
   /** Takes no new calls for the app; resolves when none runs. */
   drain(): Promise<void> {
+    this.#isStopping = true;
     if (!this.#isDraining) {
       this.#isDraining = true;
       if (this.#app !== undefined) this.#options.discovery.draining();

@@ -244,10 +244,15 @@ export class DiscoveryClient {
 
   // ---------------------------------------------------------------- reports
 
-  /** The instance's app serves this; again after each connect, until `unregister`. */
+  /**
+   * The instance's app serves this; again after each connect, until `unregister`. Ends a draining: the app was stopped
+   * for a restart in its pod, and is there again.
+   */
   register(registration: Registration): void {
     this.#checkInstance("register");
     this.#registration = registration;
+    this.#isDraining = false;
+    this.#isDrainingUnsaid = false;
     this.#isRegistrationUnsaid = true;
     this.#send();
   }
@@ -260,11 +265,12 @@ export class DiscoveryClient {
     this.#send();
   }
 
-  /** The instance is about to stop. There is no way back. */
+  /** The instance takes no new calls, until an app registers again. */
   draining(): void {
     this.#checkInstance("draining");
     this.#isDraining = true;
     this.#isDrainingUnsaid = true;
+    this.#isRegistrationUnsaid = false;
     this.#send();
   }
 
@@ -316,7 +322,6 @@ export class DiscoveryClient {
   }
 
   #nextMessage(): AgentMessage | undefined {
-    // Draining goes first: an instance that drains must not be taken for a new one that serves.
     if (this.#isDrainingUnsaid) {
       this.#isDrainingUnsaid = false;
       return { type: "draining" };
@@ -480,7 +485,8 @@ export class DiscoveryClient {
       this.#unsaid.add(key);
     }
     this.#isDrainingUnsaid = this.#isDraining;
-    this.#isRegistrationUnsaid = this.#options.identity.instance !== undefined;
+    // One that drains is not announced as one that serves, not even for a moment.
+    this.#isRegistrationUnsaid = !this.#isDraining && this.#options.identity.instance !== undefined;
     this.#options.onConnected?.();
     this.#send();
   }

@@ -69,7 +69,7 @@ export class InboundRelay implements StreamHandler {
     const peer = this.#peer;
     switch (type) {
       case FrameType.Reply: {
-        const load = this.#agent.load;
+        const load = this.#agent.loadWithout(peer.isChannel);
         let bytes = payload.length;
         if (!this.#isAnswered) {
           this.#isAnswered = true;

@@ -13,6 +13,7 @@ import type { Effect } from "@leveros/protocol/error/catalogue.ts";
 import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError, worseEffect } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
+import { keptPayload } from "@leveros/protocol/frame/kept-payload.ts";
 import { type Session, writeTimeout } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
 import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
@@ -33,12 +34,14 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
   readonly #route: MethodRoute;
   readonly #startedAt: number;
   readonly #deadlineAt: number;
-  /** What the caller's first frame cost. */
-  readonly #owedFirst: number;
+  /** What the caller's first frame cost, until that credit went with it. */
+  #owedFirst: number;
   readonly #argsBytes: number;
 
   /** The first OPEN frame, and its further fragments in order. Undefined once the answer has begun. */
   #first: Fragment | undefined;
+  /** The first frame as it came in, for the first attempt. */
+  #unsent: Uint8Array | undefined;
   #rest: Fragment[] | undefined;
   /** How many of `#rest` came while there was no outbound stream: their credit is still owed. */
   #unsentFrom = 0;
@@ -89,9 +92,12 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
     const { flags, payload } = this.#first as Fragment;
     this.#inbound.handler = this;
     this.#view.calls++;
-    this.#agent.retryBudget.deposit(this.#startedAt);
+    this.#view.retryBudget.deposit(this.#startedAt);
     this.#agent.wheel.add(this, this.#deadlineAt);
     this.#retain(payload.length);
+    // A view of a chunk of 64 KiB must not be kept for as long as a call may take.
+    this.#first = { flags, payload: keptPayload(payload) };
+    this.#unsent = payload;
     if (!this.#argsCounter.add(flags, this.#argsBytes, this.#view.limits.argsBytes)) {
       this.#inbound.consume(this.#owedFirst);
       this.#fail(itemTooLarge("arguments", this.#view.limits.argsBytes));
@@ -101,16 +107,22 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
 
   /** Waits for the service's first table. */
   #hold(): void {
-    if (!this.#agent.hold()) {
-      return this.#fail(
-        new LeverError("OVERLOADED", `${this.#agent.limits.heldCallsMax} calls wait at this agent already`, {
-          effect: "none",
-          details: { limit: "heldCallsMax", heldCallsMax: this.#agent.limits.heldCallsMax },
-        }),
-      );
-    }
+    if (!this.#agent.hold()) return this.#fail(this.#tooManyHeld());
     this.#isHeld = true;
+    this.#unsent = undefined;
     this.#view.whenReady(this);
+  }
+
+  #tooManyHeld(): LeverError {
+    const { heldCallsMax } = this.#agent.limits;
+    return new LeverError(
+      "OVERLOADED",
+      `${heldCallsMax} calls wait at this agent for a table or a connection already`,
+      {
+        effect: "none",
+        details: { limit: "heldCallsMax", heldCallsMax },
+      },
+    );
   }
 
   /** The table is there, or (with an error) will not be in time. */
@@ -141,14 +153,14 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
     if (session !== undefined) return this.#send(session);
     if (!this.#isHeld) {
       if (!this.#agent.hold()) {
-        return this.#attemptFailed(
-          new LeverError("OVERLOADED", `${this.#agent.limits.heldCallsMax} calls wait at this agent already`, {
-            effect: "none",
-          }),
-        );
+        // Nothing that the instance could be blamed for.
+        this.#instance = undefined;
+        instance.balanced.errored(now, now, "CANCELLED");
+        return this.#fail(this.#tooManyHeld());
       }
       this.#isHeld = true;
     }
+    this.#unsent = undefined;
     instance.link.dial(this);
   }
 
@@ -164,11 +176,13 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
     const first = this.#first;
     if (first === undefined) return;
     const inbound = this.#inbound;
-    // A frame of an earlier attempt may still lie in a transport's queue.
-    const frame = this.#attempt === 1 ? first.payload : copyBytes(first.payload);
+    // What is kept is never written to: a frame of an earlier attempt may still lie in a transport's queue.
+    const frame = this.#unsent ?? copyBytes(first.payload);
+    this.#unsent = undefined;
     const left = this.#deadlineAt - this.#agent.clock.now();
     writeTimeout(frame, Math.max(Math.ceil(left), 1));
-    const owed = this.#attempt === 1 ? this.#owedFirst : 0;
+    const owed = this.#owedFirst;
+    this.#owedFirst = 0;
     try {
       const outbound = session.openFrame(
         this.#route.target,
@@ -235,7 +249,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
             // Instances do not remember tokens.
             hasToken: false,
             timeLeftMs: this.#deadlineAt - now,
-            budget: this.#agent.retryBudget,
+            budget: this.#view.retryBudget,
             now,
             random: this.#agent.random,
           });
@@ -369,7 +383,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
     const inbound = this.#inbound;
     switch (type) {
       case FrameType.Reply: {
-        if (!this.#isAnswered) this.#answered(payload);
+        if (!this.#isAnswered) this.#answered(payload, flags);
         inbound.send(type, flags, payload, outbound, flowCost(payload));
         if ((flags & Flag.More) === 0) {
           this.#instance = undefined;
@@ -378,7 +392,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
         return;
       }
       case FrameType.Accept:
-        this.#answered(payload);
+        this.#answered(payload, 0);
         this.#agent.wheel.remove(this);
         this.#agent.observer.channelOpened(
           this.#view.environment,
@@ -407,13 +421,17 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
   }
 
   /** The method has been entered: from here on there is no second attempt. `payload` begins with the peer's load. */
-  #answered(payload: Uint8Array): void {
+  #answered(payload: Uint8Array, flags: number): void {
     this.#isAnswered = true;
     this.#dropRetained();
     const instance = this.#instance;
     if (instance === undefined) return;
     const load = ((payload[0] ?? 0) << 8) | (payload[1] ?? 0);
-    instance.balanced.succeeded(this.#agent.clock.now(), this.#attemptStartedAt, load);
+    const now = this.#agent.clock.now();
+    // A quick error is not a quick answer: it must not draw more calls to where it came from.
+    if ((flags & Flag.Error) !== 0) instance.balanced.errored(now, this.#attemptStartedAt, "METHOD_ERROR", load);
+    else if ((flags & Flag.Fault) !== 0) instance.balanced.errored(now, this.#attemptStartedAt, "METHOD_THREW", load);
+    else instance.balanced.succeeded(now, this.#attemptStartedAt, load);
     if (this.#inbound.isChannel) instance.balanced.channelOpened();
   }
 

@@ -3,12 +3,14 @@
  * and the calls that wait for the first table.
  */
 
+import type { TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { defaultServicePolicy, type ServiceLimits, type ServiceTable } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import type { Agent } from "./agent.ts";
 import { type BalancedInstance, Balancer } from "./balancer/balancer.ts";
 import type { PeerLink } from "./peer-link.ts";
+import { RetryBudget } from "./retry/retry-budget.ts";
 
 /** An instance as the router uses it. */
 export interface Instance {
@@ -44,7 +46,10 @@ export class ServiceView {
   #table: ServiceTable | undefined;
   #waiters: ViewWaiter[] = [];
   #policyVersion = 0;
+  #waitTimer: TimerHandle | undefined;
   limits: ServiceLimits = defaultServicePolicy.limits;
+  /** Of this service alone: one that fails must not use up what the others may retry. */
+  readonly retryBudget = new RetryBudget();
   /** Calls and channels to the service that are open here. */
   calls = 0;
   lastUsedAt = 0;
@@ -80,7 +85,8 @@ export class ServiceView {
   whenReady(waiter: ViewWaiter): void {
     this.#waiters.push(waiter);
     if (this.#waiters.length > 1) return;
-    this.#agent.clock.setTimer(() => {
+    this.#waitTimer = this.#agent.clock.setTimer(() => {
+      this.#waitTimer = undefined;
       if (this.#table !== undefined) return;
       this.#tell(
         new LeverError(
@@ -94,6 +100,8 @@ export class ServiceView {
   }
 
   #tell(error: LeverError | undefined): void {
+    if (this.#waitTimer !== undefined) this.#agent.clock.clearTimer(this.#waitTimer);
+    this.#waitTimer = undefined;
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const waiter of waiters) waiter.onViewReady(error);

@@ -320,9 +320,10 @@ export class AgentLink {
     this.onReplaced = onReplaced;
   }
 
-  /** The app has registered. */
+  /** The app has registered, perhaps again after a draining: then it takes calls once more. */
   registered(registration: Registration): void {
     this.#registry.heard(this, (known) => {
+      known.isDraining = false;
       known.isRegistered = true;
       known.registration = registration;
     });
@@ -336,7 +337,7 @@ export class AgentLink {
     });
   }
 
-  /** The instance is about to stop, for good. */
+  /** The instance takes no new calls, until an app registers. */
   draining(): void {
     this.#registry.heard(this, (known) => {
       known.isDraining = true;

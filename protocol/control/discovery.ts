@@ -134,7 +134,7 @@ export interface UnregisterMessage {
   readonly type: "unregister";
 }
 
-/** The instance is about to stop. For good: an instance never comes back from it. */
+/** The instance takes no new calls, until an app registers again. */
 export interface DrainingMessage {
   readonly type: "draining";
 }
