@@ -201,9 +201,10 @@ export class RawChannel implements StreamHandler {
 
   /** Ends both directions at once; what is under way in either is dropped. The peer sees a `CANCELLED` network error. */
   cancel(error: LeverError = new LeverError("CANCELLED", "the channel was cancelled", { effect: "ran" })): void {
-    if (this.#hasEnded) return;
+    // After `fail` or two clean ends the last messages may still wait for a peer that does not read.
+    if (this.#stream.isClosed) return;
     this.#isCancelledHere = true;
-    this.#error = error;
+    if (!this.#hasEnded) this.#error = error;
     this.#stream.reset(encodeFault(error));
     this.#dropInput();
     this.#break(error);

@@ -339,6 +339,22 @@ export function sessionCompliance(name: string, clock: Clock, pair: () => Promis
       await rig.close();
     });
 
+    test("a failed channel whose peer does not read can still be cancelled", async () => {
+      const rig = await rigOf();
+      const channel = await rig.client.channel("watchChan");
+      while (channel.trySend(new Uint8Array(16 * KiB))) {
+        // Until the window is full.
+      }
+      const waiting = rejection(channel.send(new Uint8Array(MiB)));
+      channel.fail("too slow");
+      await rig.settled();
+      expect(rig.facts.seen).toEqual([]);
+      channel.cancel();
+      expect(await waiting).toMatchObject({ reason: "CANCELLED" });
+      await eventually(() => rig.facts.seen.length === 1, "the method learns of it");
+      await rig.close();
+    });
+
     test("the deadline is the opening's; an open channel lives on", async () => {
       const rig = await rigOf();
       const channel = await rig.client.channel("echoChan", [], { timeoutMs: 40 });
