@@ -67,6 +67,21 @@ items:
     data: { k: dg==, l: "\\xff" }
     stringData: { k: v }
 `,
+  `apiVersion: leveros.dev/v1alpha1
+kind: LeverService
+metadata: { name: merged }
+spec:
+  template:
+    spec:
+      volumes: [{ mode: 0644, big: 1_000, hex: 0x1F, bits: 0b11, float: 1.5e3, neg: -017, none: ~, text: !!str 5, at: 12:30 }]
+      containers:
+        - &base
+          name: a
+          env: &env [&one { name: A, value: a }, { <<: *one, name: B }]
+        - { <<: *base, name: b }
+        - { name: c, <<: [*base, { image: x }], env: *env, list: *env }
+  appContainer: a
+`,
   `{"apiVersion":"leveros.dev/v1alpha1","kind":"LeverService","metadata":{"name":"j"},"spec":{"replicas":0,"template":{"spec":{"containers":[{"name":"app"}]}}}}`,
 ];
 
@@ -77,6 +92,13 @@ const pieces = [
   "*spec",
   "*e",
   "<<: ",
+  "<<: 1, ",
+  "<<: [*a, *e], ",
+  "*base",
+  "0644",
+  "017",
+  ".inf",
+  "1_0",
   "- ",
   "? ",
   ": ",
