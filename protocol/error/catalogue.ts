@@ -139,6 +139,11 @@ export const catalogue = {
     "The HTTP path names no method.",
     "Use /<service>[/<resource>]/<method>, the resource percent-encoded.",
   ),
+  HTTP_REQUEST_INVALID: row(
+    "arguments", "INVALID_ARGUMENT", 400, "none",
+    "A request is not valid HTTP/1.1.",
+    "Send what RFC 9112 describes; any HTTP library does.",
+  ),
 
   // The method's own.
   METHOD_ERROR: row(
@@ -172,6 +177,11 @@ export const catalogue = {
     "network", "DEADLINE_EXCEEDED", 504, "unknown",
     "The call's time was over before an answer came.",
     "Give the call more time (timeoutMs), or look for what is slow.",
+  ),
+  HTTP_REQUEST_TIMEOUT: row(
+    "network", "DEADLINE_EXCEEDED", 408, "none",
+    "An HTTP request did not arrive in time: 10 s for its headers, 60 s for its body.",
+    "Repeat it; send large data over a channel of a client library.",
   ),
   CANCELLED: row(
     "network", "CANCELLED", 499, "unknown",
