@@ -55,6 +55,7 @@ export class RawChannel implements StreamHandler {
   /** How the channel ended before both directions had ended cleanly. */
   #error: LeverError | MethodError | undefined;
   #onEnd: (() => void) | undefined;
+  #onSent: (() => void) | undefined;
   #hasEnded = false;
   #isCancelledHere = false;
 
@@ -91,6 +92,19 @@ export class RawChannel implements StreamHandler {
   whenEnded(callback: () => void): void {
     if (this.#hasEnded) callback();
     else this.#onEnd = callback;
+  }
+
+  /** Called once, when all that was sent has been handed to the transport, or never will be; at once if it has. */
+  whenSent(callback: () => void): void {
+    this.#onSent = callback;
+    this.#checkSent();
+  }
+
+  #checkSent(): void {
+    if (this.#onSent === undefined || this.#stream.hasQueue) return;
+    const onSent = this.#onSent;
+    this.#onSent = undefined;
+    onSent();
   }
 
   // ---------------------------------------------------------------- sending
@@ -316,6 +330,7 @@ export class RawChannel implements StreamHandler {
   }
 
   onWritable(): void {
+    this.#checkSent();
     this.#queuedBytes = 0;
     const writers = this.#writers;
     if (writers.length === 0) return;
@@ -339,6 +354,7 @@ export class RawChannel implements StreamHandler {
     const writers = this.#writers;
     this.#writers = [];
     for (const writer of writers) writer.reject(this.#error ?? error);
+    this.#checkSent();
     if (hadEnded) return;
     this.#checkEnded();
     this.#controller.abort(this.#error);

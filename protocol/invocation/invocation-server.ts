@@ -51,6 +51,8 @@ const noLoad = new Uint8Array(loadBytes);
 export class InvocationServer {
   readonly options: InvocationServerOptions;
   #running = 0;
+  /** Taken from the peer, and not answered to the end yet. */
+  #unanswered = 0;
   #whenIdle: (() => void)[] = [];
 
   constructor(options: InvocationServerOptions) {
@@ -66,6 +68,7 @@ export class InvocationServer {
   onOpen(stream: Stream, open: OpenFrame): void {
     const invocation = new Invocation(this, stream, open.target, open.timeoutMs);
     stream.handler = invocation;
+    this.#unanswered++;
     const { frame, payloadAt, flags } = open;
     if (payloadAt > routingFixedBytes) {
       const fields = frame.subarray(routingFixedBytes, payloadAt);
@@ -81,9 +84,9 @@ export class InvocationServer {
     invocation.onArgs(flags, frame.subarray(payloadAt), flowCost(frame));
   }
 
-  /** Resolves when no method runs. */
+  /** Resolves when every method has returned, and what it answered has been handed to the transport. */
   idle(): Promise<void> {
-    if (this.#running === 0) return Promise.resolve();
+    if (this.#unanswered === 0) return Promise.resolve();
     return new Promise((resolve) => this.#whenIdle.push(resolve));
   }
 
@@ -93,7 +96,11 @@ export class InvocationServer {
 
   left(): void {
     this.#running--;
-    if (this.#running > 0 || this.#whenIdle.length === 0) return;
+  }
+
+  answered(): void {
+    this.#unanswered--;
+    if (this.#unanswered > 0 || this.#whenIdle.length === 0) return;
     const waiting = this.#whenIdle;
     this.#whenIdle = [];
     for (const resolve of waiting) resolve();
@@ -122,6 +129,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   #controller: AbortController | undefined;
   #abortedWith: LeverError | MethodError | undefined;
   #isDone = false;
+  #isAnswered = false;
 
   constructor(server: InvocationServer, stream: Stream, target: Target, timeoutMs: number) {
     super();
@@ -166,6 +174,11 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     return controller.signal;
   }
 
+  /** The method has returned or thrown, or was refused. */
+  get isDone(): boolean {
+    return this.#isDone;
+  }
+
   override onDeadline(): void {
     const error = new LeverError("DEADLINE_EXCEEDED", `the caller of ${this.target.text} waits no longer`);
     if (this.#assembly === undefined) this.#abort(error);
@@ -179,19 +192,28 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     else if (type === FrameType.Reset) this.#abort(decodeFault(payload));
   }
 
-  onWritable(): void {}
+  onWritable(): void {
+    if (this.#isDone) this.#answered();
+  }
 
   onLost(_stream: Stream, error: LeverError): void {
     this.#abort(error);
   }
 
+  #answered(): void {
+    if (this.#isAnswered) return;
+    this.#isAnswered = true;
+    this.#server.answered();
+  }
+
   #abort(error: LeverError | MethodError): void {
+    // What is left of the answer is dropped with the stream.
+    if (this.#isDone) return this.#answered();
     if (this.#assembly !== undefined) {
       // Not entered yet: nothing else will let go of the stream.
       this.#assembly.drop();
-      this.#isDone = true;
-      this.#server.options.wheel.remove(this);
-      this.#stream.release();
+      this.#assembly = undefined;
+      this.#giveUp();
     }
     if (this.#abortedWith !== undefined) return;
     this.#abortedWith = error;
@@ -231,10 +253,17 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
 
   refuse(error: LeverError): void {
     this.#assembly?.drop();
+    this.#assembly = undefined;
+    this.#stream.refuse(encodeFault(error.withEffect("none")));
+    this.#giveUp();
+  }
+
+  /** The method is not entered. */
+  #giveUp(): void {
     this.#isDone = true;
     this.#server.options.wheel.remove(this);
-    this.#stream.refuse(encodeFault(error.withEffect("none")));
     this.#stream.release();
+    this.#answered();
   }
 
   // ---------------------------------------------------------------- calls
@@ -254,7 +283,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
       (method) => {
         // The caller may be gone by now: then the method is not entered at all.
         if (this.#abortedWith === undefined) enter(method);
-        else this.#stream.release();
+        else this.#giveUp();
       },
       (error: unknown) => this.refuse(LeverError.from(error)),
     );
@@ -263,13 +292,15 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   #enterCall(enter: () => unknown): void {
     this.#server.entered();
     let result: unknown;
+    let promise: Promise<unknown> | undefined;
     try {
       result = enter();
+      promise = promised(result);
     } catch (error) {
       return this.#threw(error);
     }
-    if (isThenable(result)) result.then(this.#onResult, this.#onThrown);
-    else this.#returned(result);
+    if (promise === undefined) this.#returned(result);
+    else promise.then(this.#onResult, this.#onThrown);
   }
 
   readonly #onResult = (result: unknown) => this.#returned(result);
@@ -300,6 +331,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
       stream.send(FrameType.Reply, flags, item);
     }
     stream.release();
+    if (!stream.hasQueue) this.#answered();
   }
 
   #leave(): void {
@@ -332,20 +364,19 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     raw.signal.addEventListener("abort", onAbort, { once: true });
     // Before the method's first synchronous part, which may send: nothing may stand before ACCEPT.
     stream.accept(noLoad);
-    let result: unknown;
-    let thrown: { error: unknown } | undefined;
+    let promise: Promise<unknown> | undefined;
     try {
-      result = enter(new Channel(raw, "method"));
+      promise = promised(enter(new Channel(raw, "method")));
     } catch (error) {
-      thrown = { error };
+      return this.#channelEnded(raw, { error });
     }
-    if (thrown !== undefined) this.#channelEnded(raw, thrown);
-    else if (isThenable(result)) {
-      result.then(
+    if (promise === undefined) this.#channelEnded(raw, undefined);
+    else {
+      promise.then(
         () => this.#channelEnded(raw, undefined),
         (error) => this.#channelEnded(raw, { error }),
       );
-    } else this.#channelEnded(raw, undefined);
+    }
   }
 
   #channelEnded(raw: RawChannel, thrown: { error: unknown } | undefined): void {
@@ -361,6 +392,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     }
     this.#leave();
     this.#stream.release();
+    raw.whenSent(() => this.#answered());
   }
 
   /** What the caller gets for what a method threw. */
@@ -398,6 +430,10 @@ function tooLarge(what: string, bytes: number, bytesMax: number): LeverError {
   );
 }
 
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+/** The promise that a method returned; undefined if it returned a value. Throws what a hostile `then` throws. */
+function promised(result: unknown): Promise<unknown> | undefined {
+  if (typeof result !== "object" || result === null) return undefined;
+  if (result instanceof Promise) return result;
+  // A thenable that is no promise may do anything, settle twice too.
+  return typeof (result as { then?: unknown }).then === "function" ? Promise.resolve(result) : undefined;
 }
