@@ -23,7 +23,15 @@ export interface OutgoingOptions {
   readonly timeoutMs: number;
   /** `encodeFields` of resource, token, trace context and metadata. */
   readonly fields: Uint8Array;
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: CancelSignal | undefined;
+}
+
+/** What cancels a call: an AbortSignal, or what a client makes of several. The listener is taken off at the call's end. */
+export interface CancelSignal {
+  readonly aborted: boolean;
+  readonly reason: unknown;
+  addEventListener(type: "abort", listener: () => void, options: { readonly once: true }): void;
+  removeEventListener(type: "abort", listener: () => void): void;
 }
 
 /** What every outgoing call of a client shares. */
@@ -195,6 +203,6 @@ export function checkArgsSize(args: Encoded): void {
   );
 }
 
-export function cancelled(target: Target, signal: AbortSignal, effect: "none" | "unknown"): LeverError {
+export function cancelled(target: Target, signal: CancelSignal, effect: "none" | "unknown"): LeverError {
   return new LeverError("CANCELLED", `${target.text} was cancelled by its caller`, { effect, cause: signal.reason });
 }
