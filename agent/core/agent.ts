@@ -173,15 +173,23 @@ export class Agent {
     this.#accept("peer", transport, this.#sessionLimits);
   }
 
-  /** A client outside: its calls go out from here, marked as such. */
-  acceptClient(transport: Transport): void {
-    this.#accept("client", transport, { ...this.#sessionLimits, ...clientSessionLimits });
+  /**
+   * A client outside: its calls go out from here, marked as such. Gives the session, for its host to end it in good
+   * time, or undefined if no more are taken; then the transport is closed. `limits` of a host's own door, which stands
+   * for many clients, may be wider than those of one.
+   */
+  acceptClient(
+    transport: Transport,
+    options: { readonly limits?: Partial<SessionLimits>; readonly onClose?: () => void } = {},
+  ): Session | undefined {
+    const limits = { ...this.#sessionLimits, ...clientSessionLimits, ...options.limits };
+    return this.#accept("client", transport, limits, options.onClose);
   }
 
-  #accept(kind: Link["kind"], transport: Transport, limits: SessionLimits): void {
+  #accept(kind: Link["kind"], transport: Transport, limits: SessionLimits, onClose?: () => void): Session | undefined {
     if (this.#isClosed || this.#sessions.size >= this.limits.sessionsMax) {
       transport.destroy();
-      return;
+      return undefined;
     }
     const link: Link = { kind, session: undefined, caller: noField };
     const session: Session = new Session({
@@ -200,11 +208,15 @@ export class Agent {
         },
         ...(kind === "app" ? { onRegister: (payload: Uint8Array) => this.#onRegister(session, payload) } : {}),
         onGoAway: () => this.#onAppGoesAway(session),
-        onClose: () => this.#onSessionClose(session),
+        onClose: () => {
+          this.#onSessionClose(session);
+          onClose?.();
+        },
       },
     });
     link.session = session;
     this.#sessions.add(session);
+    return session;
   }
 
   #onSessionClose(session: Session): void {
