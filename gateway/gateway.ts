@@ -12,8 +12,11 @@ import { AgentMetrics } from "@leveros/agent/host/agent-metrics.ts";
 import { agentVersion, dialOperator, listenProblem } from "@leveros/agent/host/hosted-agent.ts";
 import { dialTcp, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Identity } from "@leveros/protocol/session/hello.ts";
-import { type HttpDoor, startHttpDoor } from "./http/door.ts";
+import type { Session } from "@leveros/protocol/session/session.ts";
+import type { Transport } from "@leveros/protocol/transport/transport.ts";
+import { type DoorLimits, HttpDoor } from "./http/door.ts";
 
 export interface GatewayOptions {
   /** `host:port` of the operator's discovery. */
@@ -30,38 +33,47 @@ export interface GatewayOptions {
   readonly environmentOfHost?: Readonly<Record<string, string>>;
   /** `?forceenv=` is honoured. */
   readonly allowForceEnv: boolean;
-  /** Origins that browsers may call from; `*` is any. */
+  /** Origins that browsers may read answers from; `*` is any. */
   readonly corsOrigins: readonly string[];
-  /** The largest body of a request, bytes. */
+  /** The largest body of a call, and the longest line of a channel over HTTP, bytes; 512 KiB unless set. */
   readonly bodyBytesMax?: number;
+  readonly httpLimits?: Partial<DoorLimits>;
+  /** What errors call the settings of the ports; the flags of `lever dev` unless set. */
+  readonly portNames?: { readonly http: string; readonly native: string; readonly admin: string };
   readonly instance?: string;
   readonly zone?: string;
 }
 
 const peerDialTimeoutMs = 2000;
+const flagNames = { http: "--http-port", native: "--port", admin: "--admin-port" };
+/** What was cut off at the end of a drain gets its errors written within this time. */
+const lastAnswersMs = 200;
+
+interface Parts {
+  readonly agent: Agent;
+  readonly discovery: DiscoveryClient;
+  readonly native: Listener;
+  readonly door: HttpDoor;
+  readonly admin: AdminServer;
+  readonly clients: NativeClients;
+}
 
 export class Gateway {
   readonly agent: Agent;
   readonly httpPort: number;
   readonly port: number;
   readonly adminPort: number;
-  readonly #discovery: DiscoveryClient;
-  readonly #native: Listener;
-  readonly #admin: AdminServer;
-  readonly #door: HttpDoor;
+  readonly #parts: Parts;
 
-  private constructor(agent: Agent, discovery: DiscoveryClient, native: Listener, admin: AdminServer, door: HttpDoor) {
-    this.agent = agent;
-    this.httpPort = door.port;
-    this.port = native.port;
-    this.adminPort = admin.port;
-    this.#discovery = discovery;
-    this.#native = native;
-    this.#admin = admin;
-    this.#door = door;
+  private constructor(parts: Parts) {
+    this.agent = parts.agent;
+    this.httpPort = parts.door.port;
+    this.port = parts.native.port;
+    this.adminPort = parts.admin.port;
+    this.#parts = parts;
   }
 
-  /** Rejects with INVALID_OPTION, naming the flag, when a port cannot be had. */
+  /** Rejects with INVALID_OPTION, naming the setting, when a port cannot be had. */
   static async start(options: GatewayOptions): Promise<Gateway> {
     const clock = runtimeClock(globalThis);
     const identity: Identity = {
@@ -87,46 +99,123 @@ export class Gateway {
       ...(options.defaultEnvironment === undefined ? {} : { defaultEnvironment: options.defaultEnvironment }),
     });
     const opened: { close(): void }[] = [agent, discovery];
-    const open = async <Opened extends { close(): void }>(what: string, flag: string, start: Promise<Opened>) => {
+    const open = async <Opened extends { close(): void }>(what: string, setting: string, start: Promise<Opened>) => {
       try {
         const started = await start;
         opened.push(started);
         return started;
       } catch (error) {
         for (const each of opened.reverse()) each.close();
-        throw listenProblem(error, what, flag);
+        throw listenProblem(error, what, setting);
       }
     };
-    const { host } = options;
+    const { host, portNames = flagNames } = options;
+    const { registry } = metrics;
+    const clients = new NativeClients(agent);
     const native = await open(
       `${host}:${options.port} (clients)`,
-      "--port",
-      listenTcp(host, options.port, (transport) => agent.acceptClient(transport)),
+      portNames.native,
+      listenTcp(host, options.port, (transport) => clients.accept(transport)),
     );
     const door = await open(
       `${host}:${options.httpPort} (HTTP)`,
-      "--http-port",
-      startHttpDoor({ ...options, agent, clock, port: options.httpPort, registry: metrics.registry }),
+      portNames.http,
+      HttpDoor.start({
+        ...options,
+        agent,
+        clock,
+        port: options.httpPort,
+        registry,
+        ...(options.httpLimits === undefined ? {} : { limits: options.httpLimits }),
+      }),
     );
     const admin = await open(
       `${host}:${options.adminPort} (admin)`,
-      "--admin-port",
+      portNames.admin,
       startAdminServer({
         host,
         port: options.adminPort,
-        registry: metrics.registry,
-        whyNotReady: () => (discovery.isConnected ? undefined : "no connection to the operator"),
+        registry,
+        whyNotReady: () =>
+          clients.isDraining ? "draining" : discovery.isConnected ? undefined : "no connection to the operator",
       }),
     );
-    return new Gateway(agent, discovery, native, admin, door);
+    return new Gateway({ agent, discovery, native, door, admin, clients });
   }
 
-  /** Takes no new requests and ends. */
-  close(): void {
-    this.#native.close();
-    this.#door.close();
-    this.#admin.close();
-    this.#discovery.close();
-    this.agent.close();
+  /**
+   * Takes no new connections, tells clients to go elsewhere, waits for the requests, calls and channels that run, at
+   * most `timeoutMs`; then ends. What still runs then gets an error, of which its caller learns.
+   */
+  async drain(timeoutMs: number): Promise<void> {
+    const { agent, native, door, clients } = this.#parts;
+    native.close();
+    const doorIsIdle = door.drain();
+    await within(timeoutMs, Promise.all([doorIsIdle, clients.drain()]));
+    agent.close();
+    await within(lastAnswersMs, doorIsIdle);
+    this.close();
   }
+
+  /** Ends everything now. */
+  close(): void {
+    const { agent, discovery, native, door, admin } = this.#parts;
+    native.close();
+    door.close();
+    admin.close();
+    discovery.close();
+    agent.close();
+  }
+}
+
+/** The sessions at the native port. */
+class NativeClients {
+  isDraining = false;
+  readonly #agent: Agent;
+  readonly #sessions = new Set<Session>();
+  #whenNone: (() => void)[] = [];
+
+  constructor(agent: Agent) {
+    this.#agent = agent;
+  }
+
+  accept(transport: Transport): void {
+    const session: Session | undefined = this.#agent.acceptClient(transport, {
+      onClose: () => {
+        if (session !== undefined) this.#closed(session);
+      },
+    });
+    if (session === undefined) return;
+    this.#sessions.add(session);
+    if (this.isDraining) this.#goAway(session);
+  }
+
+  /** Resolves when the last session has ended; each ends with its last call or channel. */
+  drain(): Promise<void> {
+    this.isDraining = true;
+    for (const session of [...this.#sessions]) this.#goAway(session);
+    if (this.#sessions.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenNone.push(resolve));
+  }
+
+  #goAway(session: Session): void {
+    session.goAway(new LeverError("DRAINING", "the gateway is about to stop", { effect: "none" }));
+  }
+
+  #closed(session: Session): void {
+    this.#sessions.delete(session);
+    if (this.#sessions.size > 0) return;
+    const waiting = this.#whenNone;
+    this.#whenNone = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+async function within(ms: number, done: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([done, late]);
+  clearTimeout(timer);
 }

@@ -1,17 +1,24 @@
-/** The door's own way to the gateway's agent: a client session over memory, made again should it ever end. */
+/**
+ * The door's own way to the gateway's agent: a client session over memory, made again should it ever end. It stands for
+ * all HTTP clients together, so that its limits are a peer's, not those of one client.
+ */
 
 import type { Agent } from "@leveros/agent/core/agent.ts";
 import type { RawChannel } from "@leveros/protocol/channel/channel.ts";
 import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget, assemblyBytesMax } from "@leveros/protocol/invocation/assembly.ts";
 import { type CallerRuntime, type OutgoingOptions, startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
-import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
+import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
 import { memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
 import type { Encoded } from "@leveros/protocol/value/form.ts";
+
+/** Both ends are one process: silence says nothing. */
+const limits: SessionLimits = { ...defaultSessionLimits, pingIntervalMs: 0, silenceMs: 0 };
 
 export class DoorSession {
   readonly #agent: Agent;
@@ -29,11 +36,11 @@ export class DoorSession {
     };
   }
 
-  call(target: Target, args: Encoded, options: OutgoingOptions): Promise<Encoded> {
+  async call(target: Target, args: Encoded, options: OutgoingOptions): Promise<Encoded> {
     return startCall(this.#runtime, this.#open(), target, args, options);
   }
 
-  openChannel(target: Target, args: Encoded, options: OutgoingOptions): Promise<RawChannel> {
+  async openChannel(target: Target, args: Encoded, options: OutgoingOptions): Promise<RawChannel> {
     return startChannel(this.#runtime, this.#open(), target, args, options);
   }
 
@@ -41,13 +48,17 @@ export class DoorSession {
     const open = this.#session;
     if (open?.isAvailable === true) return open;
     const [here, there] = memoryTransportPair(this.#clock, { names: ["http", "agent"] });
-    this.#agent.acceptClient(there);
-    const session = new Session({
+    if (this.#agent.acceptClient(there, { limits }) === undefined) {
+      throw new LeverError("OVERLOADED", "the gateway has as many sessions as it may, or is about to end", {
+        effect: "none",
+      });
+    }
+    this.#session = new Session({
       transport: here,
       clock: this.#clock,
       side: "dialer",
       identity: { role: "client", library: "lever-gateway-http" },
-      limits: { ...defaultSessionLimits, pingIntervalMs: 0, silenceMs: 0 },
+      limits,
       handler: {
         onOpen: (stream) => {
           stream.reset(new Uint8Array(0));
@@ -55,7 +66,6 @@ export class DoorSession {
         },
       },
     });
-    this.#session = session;
-    return session;
+    return this.#session;
   }
 }

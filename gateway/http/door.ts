@@ -1,223 +1,404 @@
 /**
  * The HTTP interface: `POST /<service>[/<resource>]/<method>` with a JSON array or bytes. `docs/http.md` describes it.
  *
- * It owns what HTTP has and Lever has not: paths, content types, status codes, the end of a connection. A request
- * becomes an ordinary call of a client session with the gateway's agent.
+ * It owns what HTTP has and Lever has not: connections, their limits, and which request gets which kind of answer. A
+ * request becomes an ordinary call of a client session with the gateway's agent. How an answer reaches the client is
+ * answer.ts's.
+ *
+ * Invariant: whatever comes in on a connection, what goes out is HTTP, with problem details for every error.
  */
 
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import type { Agent } from "@leveros/agent/core/agent.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { decodePayload, type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
-import express, { type NextFunction, type Request, type Response } from "express";
-import { Counter, Histogram, type Registry } from "prom-client";
+import express, { type Express, type NextFunction, type Request, type Response } from "express";
+import type { Registry } from "prom-client";
+import { Answer, lingerMsMax } from "./answer.ts";
+import { contentForm } from "./content-form.ts";
+import { corsHeaders, preflightHeaders } from "./cors.ts";
+import { DoorMetrics } from "./door-metrics.ts";
 import { DoorSession } from "./door-session.ts";
 import { exchange } from "./exchange.ts";
-import { sendError } from "./problem.ts";
-import { requestOptions } from "./request-options.ts";
-import { requestTarget, type TargetRules } from "./request-target.ts";
+import { parseArguments } from "./json-args.ts";
+import { rawProblem, statusOf } from "./problem.ts";
+import { type RequestOptions, requestOptions, traceparentOf } from "./request-options.ts";
+import { type RequestPlace, requestPlace, requestTarget, type TargetRules } from "./request-target.ts";
 
 export interface HttpDoorOptions extends TargetRules {
   readonly host: string;
+  /** 0 gives a free one. */
   readonly port: number;
   readonly agent: Agent;
   readonly clock: Clock;
   readonly registry: Registry;
+  /** Origins that browsers may read answers from; `*` is any. */
   readonly corsOrigins: readonly string[];
+  /** The largest body of a call, and the longest line of an exchange; 512 KiB unless set. */
   readonly bodyBytesMax?: number;
+  readonly limits?: Partial<DoorLimits>;
 }
 
-export interface HttpDoor {
-  readonly port: number;
-  close(): void;
+export interface DoorLimits {
+  /** Open connections; one more is closed at once. */
+  readonly connectionsMax: number;
+  /** The request line and all headers, bytes. */
+  readonly headerBytesMax: number;
+  readonly headersMax: number;
+  /** How long the headers of a request may take, and the body of a call. */
+  readonly headersMsMax: number;
+  readonly bodyMsMax: number;
+  /** How long a connection may lie idle between requests: longer than load balancers keep theirs (60 s). */
+  readonly idleMsMax: number;
+  /** How long a channel over HTTP may take. */
+  readonly exchangeMsMax: number;
+  /** Bodies and results that are held for clients, bytes together. */
+  readonly heldBytesMax: number;
 }
 
 export const bodyBytesMaxDefault = 512 * 1024;
 
-const exposedHeaders = "lever-kind, lever-code, lever-reason, lever-effect, traceparent";
+export const defaultDoorLimits: DoorLimits = {
+  connectionsMax: 10_000,
+  headerBytesMax: 32 * 1024,
+  headersMax: 200,
+  headersMsMax: 10_000,
+  bodyMsMax: 60_000,
+  idleMsMax: 65_000,
+  exchangeMsMax: 60_000,
+  heldBytesMax: 256 * 1024 * 1024,
+};
 
-/** Rejects with the system's error when the port cannot be had. */
-export function startHttpDoor(options: HttpDoorOptions): Promise<HttpDoor> {
-  const session = new DoorSession(options.agent, options.clock);
-  const bodyBytesMax = options.bodyBytesMax ?? bodyBytesMaxDefault;
-  const requests = new Counter({
-    name: "lever_gateway_http_requests_total",
-    help: "HTTP requests, by status.",
-    labelNames: ["status"],
-    registers: [options.registry],
-  });
-  const durations = new Histogram({
-    name: "lever_gateway_http_request_duration_seconds",
-    help: "Time from an HTTP request's headers to the end of its answer.",
-    registers: [options.registry],
-  });
+const allowedMethods = "POST, OPTIONS";
+/** For connections that none of the other limits ends. */
+const requestMsMax = 300_000;
 
-  const app = express();
-  app.disable("x-powered-by");
-  app.disable("etag");
-  app.use((request: Request, response: Response, next: NextFunction) => {
-    const startedAt = options.clock.now();
-    response.once("close", () => {
-      requests.inc({ status: response.writableFinished ? String(response.statusCode) : "aborted" });
-      durations.observe((options.clock.now() - startedAt) / 1000);
+export class HttpDoor {
+  readonly #options: HttpDoorOptions;
+  readonly #limits: DoorLimits;
+  readonly #server: Server;
+  readonly #app: Express;
+  readonly #session: DoorSession;
+  readonly #metrics: DoorMetrics;
+  readonly #budget: AssemblyBudget;
+  readonly #running = new Set<Answer>();
+  readonly #answers = new WeakMap<IncomingMessage, Answer>();
+  /** The last request of each connection: what a parse error on it belongs to. */
+  readonly #lastAnswer = new WeakMap<Duplex, Answer>();
+  #connections = 0;
+  #isDraining = false;
+  #whenIdle: (() => void)[] = [];
+
+  private constructor(options: HttpDoorOptions) {
+    this.#options = options;
+    const limits = { ...defaultDoorLimits, ...options.limits };
+    this.#limits = limits;
+    this.#session = new DoorSession(options.agent, options.clock);
+    this.#budget = new AssemblyBudget(limits.heldBytesMax);
+    this.#metrics = new DoorMetrics(options.registry, {
+      connections: () => this.#connections,
+      running: () => this.#running.size,
+      heldBytes: () => this.#budget.bytes,
     });
-    const { origin } = request.headers;
-    if (origin !== undefined && (options.corsOrigins.includes("*") || options.corsOrigins.includes(origin))) {
-      response.setHeader("access-control-allow-origin", options.corsOrigins.includes("*") ? "*" : origin);
-      response.setHeader("vary", "origin");
-      response.setHeader("access-control-expose-headers", exposedHeaders);
-    }
-    next();
-  });
-  app.use(async (request: Request, response: Response) => {
-    try {
-      await answer(request, response);
-    } catch (error) {
-      sendError(response, error);
-    }
-  });
-
-  async function answer(request: Request, response: Response): Promise<void> {
-    // As it came in: express would decode what a resource needs encoded.
-    const rawUrl = request.originalUrl;
-    if (request.method === "OPTIONS") return preflight(request, response);
-    if (rawUrl === "/" && (request.method === "GET" || request.method === "HEAD")) {
-      response
-        .type("text/plain")
-        .send("This is a Lever gateway. POST /<service>/<method> with a JSON array of arguments.\n");
-      return;
-    }
-    const { target, resource } = requestTarget(rawUrl, request.headers.host, options);
-    if (request.method !== "POST") {
-      response.setHeader("allow", "POST, OPTIONS");
-      throw new LeverError(
-        "HTTP_METHOD_NOT_ALLOWED",
-        `${request.method} on the method ${target.text}: methods are called with POST, as in ` +
-          `curl 'http://${request.headers.host ?? "localhost"}${rawUrl}' -H 'content-type: application/json' -d '[]'.`,
-      );
-    }
-    const call = requestOptions(request.headers, resource);
-    response.setHeader("traceparent", call.traceparent);
-    // A caller that goes away cancels its call.
-    const gone = new AbortController();
-    response.once("close", () => {
-      if (!response.writableFinished) gone.abort(new Error("the HTTP client has gone"));
-    });
-    const outgoing = { timeoutMs: call.timeoutMs, fields: call.fields, signal: gone.signal };
-    const form = contentForm(request.headers["content-type"]);
-    if (form === "ndjson") {
-      if (!target.isStreaming) {
-        throw new LeverError(
-          "METHOD_KIND_MISMATCH",
-          `${target.method} is no streaming method; call it with content-type application/json or application/octet-stream`,
-        );
-      }
-      return exchange(request, response, session, target, outgoing, bodyBytesMax, options.clock);
-    }
-    if (target.isStreaming) {
-      throw new LeverError(
-        "METHOD_KIND_MISMATCH",
-        `${target.method} is a streaming method; send content-type application/x-ndjson with the arguments as the first ` +
-          "line, or use a client library",
-      );
-    }
-    const body = await readBody(request, bodyBytesMax);
-    const args = form === "bytes" ? ({ bytes: body, form: "bytes" } as const) : jsonArguments(body);
-    sendResult(response, await session.call(target, args, outgoing));
+    this.#app = express();
+    this.#app.disable("x-powered-by");
+    this.#app.use((request: Request, response: Response, next: NextFunction) =>
+      this.#commonHeaders(request, response, next),
+    );
+    this.#app.use((request: Request) => this.#handle(request));
+    this.#server = this.#makeServer();
   }
 
-  function preflight(request: Request, response: Response): void {
-    response.setHeader("allow", "POST, OPTIONS");
-    if (response.getHeader("access-control-allow-origin") !== undefined) {
-      response.setHeader("access-control-allow-methods", "POST");
-      const wanted = request.headers["access-control-request-headers"];
-      if (wanted !== undefined) response.setHeader("access-control-allow-headers", wanted);
-      response.setHeader("access-control-max-age", "600");
-    }
-    response.status(204).end();
-  }
-
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 120_000, maxHeaderSize: 32 * 1024 }, app);
-  server.maxHeadersCount = 200;
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ host: options.host, port: options.port }, () => {
-      server.off("error", reject);
-      resolve({
-        port: (server.address() as AddressInfo).port,
-        close: () => {
-          server.close();
-          server.closeAllConnections();
-        },
+  /** Rejects with the system's error when the port cannot be had. */
+  static start(options: HttpDoorOptions): Promise<HttpDoor> {
+    const door = new HttpDoor(options);
+    return new Promise((resolve, reject) => {
+      const server = door.#server;
+      server.once("error", reject);
+      server.listen({ host: options.host, port: options.port }, () => {
+        server.off("error", reject);
+        // A connection that could not be accepted (no file descriptors left, say) is its client's loss only.
+        server.on("error", () => {});
+        resolve(door);
       });
     });
-  });
-}
-
-type ContentForm = "json" | "bytes" | "ndjson";
-
-function contentForm(header: string | undefined): ContentForm {
-  const type = header?.split(";")[0]?.trim().toLowerCase();
-  switch (type) {
-    case undefined:
-    case "":
-    case "application/json":
-      return "json";
-    case "application/octet-stream":
-      return "bytes";
-    case "application/x-ndjson":
-      return "ndjson";
-    default:
-      throw new LeverError(
-        "CONTENT_TYPE_UNSUPPORTED",
-        `content-type is ${JSON.stringify(type.slice(0, 100))}, which is not taken.`,
-      );
   }
-}
 
-/** The whole body. Throws ARGS_TOO_LARGE as soon as it is known to be too large. */
-async function readBody(request: Request, bytesMax: number): Promise<Uint8Array> {
-  const tooLarge = () =>
-    new LeverError("ARGS_TOO_LARGE", `the body is larger than ${bytesMax} bytes, the gateway's limit.`, {
-      details: { limit: "bodyBytes", bytesMax },
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Takes no new connections; resolves when all requests have been answered. */
+  drain(): Promise<void> {
+    this.#isDraining = true;
+    this.#server.close();
+    for (const answer of this.#running) answer.isLast = true;
+    if (this.#running.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenIdle.push(resolve));
+  }
+
+  /** Ends everything now. */
+  close(): void {
+    this.#server.close();
+    this.#server.closeAllConnections();
+  }
+
+  // ---------------------------------------------------------------- connections
+
+  #makeServer(): Server {
+    const { headerBytesMax, headersMax, headersMsMax, idleMsMax, connectionsMax } = this.#limits;
+    const server = createServer({
+      headersTimeout: headersMsMax,
+      requestTimeout: requestMsMax,
+      // Node looks for late requests at this interval only.
+      connectionsCheckingInterval: Math.ceil(headersMsMax / 4),
+      keepAliveTimeout: idleMsMax,
+      maxHeaderSize: headerBytesMax,
+      // Node would answer without a word about why.
+      requireHostHeader: false,
+      keepAlive: true,
+      keepAliveInitialDelay: 30_000,
     });
-  if (Number(request.headers["content-length"] ?? 0) > bytesMax) throw tooLarge();
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of request) {
-    bytes += (chunk as Buffer).length;
-    if (bytes > bytesMax) throw tooLarge();
-    chunks.push(chunk as Buffer);
+    // Node drops what is above this silently; one more than the limit tells that there were more.
+    server.maxHeadersCount = headersMax + 1;
+    server.maxConnections = connectionsMax;
+    server.on("connection", (socket) => {
+      this.#connections++;
+      socket.once("close", () => this.#connections--);
+    });
+    const onRequest = (request: IncomingMessage, response: ServerResponse) => this.#onRequest(request, response);
+    server.on("request", onRequest);
+    // The word to go on is said when the body is wanted (request-body.ts): not before the headers were looked at.
+    server.on("checkContinue", onRequest);
+    server.on("checkExpectation", onRequest);
+    server.on("connect", (_request, socket) => {
+      this.#refuse(socket, new LeverError("HTTP_METHOD_NOT_ALLOWED", "CONNECT: this gateway is no proxy"));
+    });
+    server.on("clientError", (error: NodeJS.ErrnoException, socket) => this.#onClientError(error, socket));
+    return server;
   }
-  return Buffer.concat(chunks, bytes);
+
+  /** Bytes that are no HTTP, or a request that does not come to its end. */
+  #onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+    if (error.code === "ECONNRESET" || error.code === "EPIPE" || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    const problem = this.#clientProblem(error);
+    const last = this.#lastAnswer.get(socket);
+    if (last === undefined || (last.isOver && last.body.isComplete)) return this.#refuse(socket, problem);
+    if (!last.body.isComplete) {
+      // The body of a request: whoever answers that knows whether its method has run.
+      if (last.isOver) socket.destroy();
+      else last.body.fail(problem);
+      return;
+    }
+    // Behind a request that is still being answered: an answer now would be taken for that one's.
+    last.isLast = true;
+    last.whenClosed(() => socket.destroy());
+  }
+
+  #clientProblem(error: NodeJS.ErrnoException): LeverError {
+    const { headerBytesMax, headersMsMax } = this.#limits;
+    switch (error.code) {
+      case "HPE_HEADER_OVERFLOW":
+        return new LeverError(
+          "HEADER_TOO_LARGE",
+          `the request line and the headers take more than ${headerBytesMax} bytes, the gateway's limit`,
+          { details: { limit: "headerBytes", bytesMax: headerBytesMax } },
+        );
+      case "ERR_HTTP_REQUEST_TIMEOUT":
+        return new LeverError(
+          "HTTP_REQUEST_TIMEOUT",
+          `the headers did not arrive within ${headersMsMax / 1000} s, or the body within ${requestMsMax / 1000} s`,
+        );
+      default:
+        return new LeverError("HTTP_REQUEST_INVALID", `the request is not valid HTTP/1.1: ${error.message}`);
+    }
+  }
+
+  /** An answer to what never became a request; the connection ends with it. */
+  #refuse(socket: Duplex, error: LeverError): void {
+    if (socket.writableEnded || !socket.writable) return;
+    this.#metrics.refused(statusOf(error));
+    socket.on("error", () => {});
+    socket.end(rawProblem(error));
+    // What still comes in is dropped for a while: closing over unread bytes could reset the answer.
+    const { clock } = this.#options;
+    const timer = clock.setTimer(() => socket.destroy(), lingerMsMax);
+    socket.once("close", () => clock.clearTimer(timer));
+    socket.resume();
+  }
+
+  // ---------------------------------------------------------------- requests
+
+  #onRequest(request: IncomingMessage, response: ServerResponse): void {
+    const { clock } = this.#options;
+    const startedAt = clock.now();
+    const answer = new Answer(request, response, {
+      clock,
+      budget: this.#budget,
+      onAnswered: (status) => this.#metrics.answered(status, clock.now() - startedAt),
+    });
+    answer.isLast = this.#isDraining;
+    this.#running.add(answer);
+    this.#answers.set(request, answer);
+    this.#lastAnswer.set(request.socket, answer);
+    // What express cannot route, or is wrong in a middleware, comes back here instead of as a page of its own.
+    const last = (error: unknown) => {
+      answer.fail(error ?? pathInvalid(request));
+      answer.whenClosed(() => this.#over(answer));
+    };
+    try {
+      (this.#app as unknown as (request: IncomingMessage, response: ServerResponse, last: unknown) => void)(
+        request,
+        response,
+        last,
+      );
+    } catch (error) {
+      last(error);
+    }
+  }
+
+  #over(answer: Answer): void {
+    this.#running.delete(answer);
+    if (!this.#isDraining) return;
+    this.#server.closeIdleConnections();
+    if (this.#running.size > 0) return;
+    const waiting = this.#whenIdle;
+    this.#whenIdle = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  #commonHeaders(request: Request, response: Response, next: NextFunction): void {
+    response.setHeader("x-content-type-options", "nosniff");
+    const cors = corsHeaders(request.headers.origin, this.#options.corsOrigins);
+    for (const [name, value] of Object.entries(cors)) response.setHeader(name, value);
+    next();
+  }
+
+  async #handle(request: IncomingMessage): Promise<void> {
+    const answer = this.#answers.get(request) as Answer;
+    try {
+      await this.#answer(request, answer);
+    } catch (error) {
+      answer.fail(error);
+    } finally {
+      answer.whenClosed(() => this.#over(answer));
+    }
+  }
+
+  async #answer(request: IncomingMessage, answer: Answer): Promise<void> {
+    const trace = traceparentOf(request.headers.traceparent as string | undefined);
+    answer.setHeader("traceparent", trace.traceparent);
+    this.#checkHeaders(request);
+    // Not what express makes of it: that is decoded, while a resource is what its escapes say.
+    const place = requestPlace(request.url ?? "", request.headers.host);
+    if (request.method === "OPTIONS") return preflight(request, answer);
+    if (place.path === "/" && (request.method === "GET" || request.method === "HEAD")) {
+      const text = "This is a Lever gateway. POST /<service>/<method> with a JSON array of arguments.\n";
+      return answer.send(200, "text/plain; charset=utf-8", text);
+    }
+    const { target, resource } = requestTarget(place, this.#options);
+    if (request.method !== "POST") {
+      answer.setHeader("allow", allowedMethods);
+      throw new LeverError(
+        "HTTP_METHOD_NOT_ALLOWED",
+        `${request.method} on the method ${target.text}: methods are called with POST${hint(request, place, target.isStreaming)}`,
+      );
+    }
+    const call = requestOptions(request, resource, trace);
+    const form = contentForm(request.headers);
+    const bodyBytesMax = this.#options.bodyBytesMax ?? bodyBytesMaxDefault;
+    const session = this.#session;
+    if ((form === "ndjson") !== target.isStreaming) {
+      throw new LeverError(
+        "METHOD_KIND_MISMATCH",
+        target.isStreaming
+          ? `${target.method} is a streaming method; send content-type application/x-ndjson with the arguments as the ` +
+              "first line, or use a client library"
+          : `${target.method} is no streaming method; send content-type application/json or application/octet-stream`,
+      );
+    }
+    if (form === "ndjson") {
+      const { clock } = this.#options;
+      const { exchangeMsMax } = this.#limits;
+      return exchange(answer, target, call, { session, clock, lineBytesMax: bodyBytesMax, exchangeMsMax });
+    }
+    const startedAt = this.#options.clock.now();
+    const body = await this.#readBody(answer, call, bodyBytesMax);
+    const args: Encoded = form === "bytes" ? { bytes: body, form } : encodeArgs(parseArguments(body, "the body"));
+    if (!answer.hold(args.bytes.length)) throw tooMuchHeld("none");
+    const elapsedMs = this.#options.clock.now() - startedAt;
+    const timeoutMs = call.timeoutMs === 0 ? 0 : Math.max(Math.ceil(call.timeoutMs - elapsedMs), 1);
+    const result = await session.call(target, args, { timeoutMs, fields: call.fields, signal: answer.gone });
+    if (!answer.hold(result.bytes.length)) throw tooMuchHeld("ran");
+    if (result.form === "bytes") answer.send(200, "application/octet-stream", result.bytes);
+    else answer.send(200, "application/json", JSON.stringify(decodePayload(result.bytes, result.form)));
+  }
+
+  /** Throws HEADER_TOO_LARGE or HTTP_REQUEST_INVALID. */
+  #checkHeaders(request: IncomingMessage): void {
+    const { headersMax } = this.#limits;
+    const { rawHeaders } = request;
+    if (rawHeaders.length / 2 > headersMax) {
+      throw new LeverError("HEADER_TOO_LARGE", `the request has more than ${headersMax} headers, the gateway's limit`, {
+        details: { limit: "headers", headersMax },
+      });
+    }
+    // RFC 9112, 3.2: it decides the environment, so that two proxies must not see two of them.
+    const hosts = request.headersDistinct["host"]?.length ?? 0;
+    if (hosts > 1 || (hosts === 0 && request.httpVersionMinor > 0)) {
+      throw new LeverError("HTTP_REQUEST_INVALID", `the request has ${hosts} Host headers, expected one`);
+    }
+  }
+
+  async #readBody({ body }: Answer, call: RequestOptions, bytesMax: number): Promise<Uint8Array> {
+    const { bodyMsMax } = this.#limits;
+    const isCallers = call.timeoutMs > 0 && call.timeoutMs <= bodyMsMax;
+    const ms = isCallers ? call.timeoutMs : bodyMsMax;
+    const { clock } = this.#options;
+    const timer = clock.setTimer(() => {
+      const text = `the body did not arrive within ${ms} ms`;
+      body.fail(new LeverError(isCallers ? "DEADLINE_EXCEEDED" : "HTTP_REQUEST_TIMEOUT", text, { effect: "none" }));
+    }, ms);
+    try {
+      return await body.all(bytesMax);
+    } finally {
+      clock.clearTimer(timer);
+    }
+  }
 }
 
-/** No body is no arguments. Throws BODY_INVALID. */
-export function jsonArguments(body: Uint8Array): Encoded {
-  if (body.length === 0) return encodeArgs([]);
-  return encodeArgs(parseArguments(new TextDecoder().decode(body), "the body"));
+function preflight(request: IncomingMessage, answer: Answer): void {
+  answer.setHeader("allow", allowedMethods);
+  if (request.headers.origin !== undefined) {
+    for (const [name, value] of Object.entries(preflightHeaders(request.headers))) answer.setHeader(name, value);
+  }
+  answer.send(204, undefined);
 }
 
-export function parseArguments(text: string, where: string): unknown[] {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new LeverError("BODY_INVALID", `${where} is no JSON: ${(error as Error).message}.`);
-  }
-  if (Array.isArray(value)) return value;
-  const found = value === null ? "null" : typeof value === "object" ? "an object" : `a ${typeof value}`;
-  throw new LeverError("BODY_INVALID", `${where} is ${found}, expected a JSON array of the arguments.`);
+const hintCharsMax = 500;
+
+/** A command to copy. Only of characters that a shell leaves alone between the quotes. */
+function hint(request: IncomingMessage, { path, query }: RequestPlace, isStreaming: boolean): string {
+  const url = `http://${request.headers.host ?? "127.0.0.1:8080"}${path}${query === "" ? "" : `?${query}`}`;
+  if (url.length > hintCharsMax || !/^[\x21-\x26\x28-\x7e]+$/.test(url)) return "";
+  const type = isStreaming ? "application/x-ndjson" : "application/json";
+  return `, as in: curl '${url}' -H 'content-type: ${type}' -d '[]'`;
 }
 
-function sendResult(response: Response, result: Encoded): void {
-  if (result.form === "bytes") {
-    response.setHeader("content-type", "application/octet-stream");
-    response.end(result.bytes);
-    return;
-  }
-  response.setHeader("content-type", "application/json");
-  response.end(JSON.stringify(decodePayload(result.bytes, result.form)));
+function pathInvalid(request: IncomingMessage): LeverError {
+  return new LeverError(
+    "HTTP_PATH_INVALID",
+    `the request target ${JSON.stringify((request.url ?? "").slice(0, 200))} is no path`,
+  );
+}
+
+function tooMuchHeld(effect: "none" | "ran"): LeverError {
+  return new LeverError("OVERLOADED", "the gateway holds as many bytes for HTTP clients as it may", { effect });
 }

@@ -1,126 +1,165 @@
 /**
- * A channel over one HTTP request, for short exchanges: NDJSON in, NDJSON out. The first line is the arguments, each
- * further line a message; the end of the body half-closes.
+ * A channel over one HTTP request, for short exchanges: NDJSON in, NDJSON out (message-line.ts has the form of a line).
+ * The first line is the arguments, each further one a message; the end of the body half-closes.
+ *
+ * Invariant: back-pressure passes through in both directions, so that an exchange holds a line and a window, whatever
+ * is sent. The answer begins when the method has been entered; it ends cleanly when the method's direction has, and
+ * with an error as its last line otherwise.
  */
 
-import { StringDecoder } from "node:string_decoder";
 import type { RawChannel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import type { Effect } from "@leveros/protocol/error/catalogue.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { MethodError } from "@leveros/protocol/error/method-error.ts";
-import type { OutgoingOptions } from "@leveros/protocol/invocation/outgoing-call.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
-import { decodePayload, type Encoded, encodeArgs, encodeMessage } from "@leveros/protocol/value/form.ts";
-import type { Request, Response } from "express";
-import { parseArguments } from "./door.ts";
+import { decodePayload, type Encoded, encodeArgs, encodeMessage, isBytes } from "@leveros/protocol/value/form.ts";
+import type { Answer } from "./answer.ts";
 import type { DoorSession } from "./door-session.ts";
-import { detailOf, errorMembers } from "./problem.ts";
+import { argumentsOf, parseJson } from "./json-args.ts";
+import { itemOf, lineOf } from "./message-line.ts";
+import type { RequestBody } from "./request-body.ts";
+import type { RequestOptions } from "./request-options.ts";
 
-/** How long an exchange may take; then it ends with a line that says so. */
+/** How long an exchange may take, its opening included. */
 export const exchangeMsMax = 60_000;
+/** A client that reads nothing gets this much longer to see the line that says so. */
+const lastLineMsMax = 5000;
+
+export const exchangeContentType = "application/x-ndjson";
+
+export interface ExchangeOptions {
+  readonly session: DoorSession;
+  readonly clock: Clock;
+  readonly lineBytesMax: number;
+  readonly exchangeMsMax?: number;
+}
 
 export async function exchange(
-  request: Request,
-  response: Response,
-  session: DoorSession,
+  answer: Answer,
   target: Target,
-  options: OutgoingOptions,
-  lineBytesMax: number,
-  clock: Clock,
+  call: RequestOptions,
+  options: ExchangeOptions,
 ): Promise<void> {
-  const lines = readLines(request, lineBytesMax);
-  const first = await lines.next();
-  const args = encodeArgs(first.done === true ? [] : parseArguments(first.value, "line 1"));
-  const channel = await session.openChannel(target, args, options);
-  response.setHeader("content-type", "application/x-ndjson");
-  response.flushHeaders();
+  const { clock, session, lineBytesMax } = options;
+  const { body } = answer;
+  const limitMs = options.exchangeMsMax ?? exchangeMsMax;
+  const startedAt = clock.now();
+  const stop = new AbortController();
+  answer.gone.addEventListener("abort", () => stop.abort(answer.gone.reason), { once: true });
+  let isLate = false;
+  let channel: RawChannel | undefined;
   const timer = clock.setTimer(() => {
-    channel.cancel(
-      new LeverError("CHANNEL_TIME_LIMIT", `a channel over HTTP ends after ${exchangeMsMax / 1000} s`, {
-        effect: "ran",
-      }),
-    );
-  }, exchangeMsMax);
-  // Its failure (a bad line) ends the channel, which ends the loop below.
-  let failure: unknown;
-  const sending = send(lines, channel).catch((error: unknown) => {
-    failure = error;
-    channel.cancel(LeverError.from(error));
+    isLate = true;
+    body.fail(timeLimit(limitMs, channel === undefined ? "none" : "ran"));
+    if (channel === undefined) stop.abort();
+    else channel.cancel(timeLimit(limitMs, "ran"));
+    answer.endWithin(lastLineMsMax);
+  }, limitMs);
+  try {
+    const args = await firstLine(answer, call.timeoutMs, options);
+    const timeoutMs = call.timeoutMs === 0 ? 0 : Math.max(Math.ceil(call.timeoutMs - (clock.now() - startedAt)), 1);
+    try {
+      channel = await session.openChannel(target, args, { timeoutMs, fields: call.fields, signal: stop.signal });
+    } catch (error) {
+      throw isLate ? timeLimit(limitMs, LeverError.from(error).effect) : error;
+    }
+    answer.begin(exchangeContentType);
+    await run(answer, channel, lineBytesMax);
+  } finally {
+    clock.clearTimer(timer);
+  }
+}
+
+/** The arguments: the first line that is not blank; none if there is none. */
+async function firstLine(
+  answer: Answer,
+  timeoutMs: number,
+  { clock, lineBytesMax }: ExchangeOptions,
+): Promise<Encoded> {
+  const { body } = answer;
+  const late =
+    timeoutMs === 0
+      ? undefined
+      : clock.setTimer(() => {
+          body.fail(
+            new LeverError("DEADLINE_EXCEEDED", `the arguments did not arrive within ${timeoutMs} ms`, {
+              effect: "none",
+            }),
+          );
+        }, timeoutMs);
+  try {
+    for (;;) {
+      const line = await body.line(lineBytesMax, () => lineTooLarge("ARGS_TOO_LARGE", body, lineBytesMax));
+      if (line === undefined) return encodeArgs([]);
+      if (isBlank(line)) continue;
+      const where = `line ${body.lineCount}`;
+      const value = parseJson(line, where);
+      const item = itemOf(value, where);
+      return encodeArgs(isBytes(item) ? [item] : argumentsOf(value, where));
+    }
+  } finally {
+    if (late !== undefined) clock.clearTimer(late);
+  }
+}
+
+async function run(answer: Answer, channel: RawChannel, lineBytesMax: number): Promise<void> {
+  const { body } = answer;
+  let failure: LeverError | MethodError | undefined;
+  const forwarding = forward(body, channel, lineBytesMax).catch((error: unknown) => {
+    // The channel's own error is what the loop below gets too.
+    if (channel.error === undefined) {
+      failure = LeverError.from(error).withEffect("ran");
+      // What came before a bad line still reaches the method; of a client that has gone nobody waits for that.
+      if (failure.reason === "CANCELLED") channel.cancel(failure);
+      else channel.failWith(failure);
+    }
+    // With the answer complete there is no other way left to tell the client.
+    if (answer.isOver) answer.destroy();
   });
   try {
     for (;;) {
       const next = await channel.receive();
       if (next.done === true) break;
-      await writeLine(response, lineOf(next.value));
+      await answer.writeLine(lineOf(decodePayload(next.value.bytes, next.value.form)));
     }
-    failure ??= channel.error;
   } catch (error) {
-    failure ??= error;
-  } finally {
-    clock.clearTimer(timer);
+    failure ??= MethodError.is(error) ? error : LeverError.from(error).withEffect("ran");
+    if (channel.error === undefined) channel.cancel();
   }
-  if (failure !== undefined) {
-    const error = MethodError.is(failure) ? failure : LeverError.from(failure);
-    await writeLine(response, { error: { ...errorMembers(error), message: detailOf(error) } });
-  }
-  response.end();
-  // What the client still sends has no reader any more.
-  request.destroy();
-  await sending;
+  answer.end(failure);
+  // Else the method has ended its direction only, and may still read what the client has to say.
+  if (failure !== undefined) body.stop();
+  await forwarding;
 }
 
-async function send(lines: AsyncGenerator<string>, channel: RawChannel): Promise<void> {
-  let line = 1;
-  for await (const text of lines) {
-    line++;
-    if (text.trim() === "") continue;
-    let value: unknown;
-    try {
-      value = JSON.parse(text);
-    } catch (error) {
-      throw new LeverError("BODY_INVALID", `line ${line} is no JSON: ${(error as Error).message}`, { effect: "ran" });
-    }
-    if (channel.isEnded) return;
-    await channel.send(encodeMessage(value, "message"));
+async function forward(body: RequestBody, channel: RawChannel, lineBytesMax: number): Promise<void> {
+  for (;;) {
+    const line = await body.line(lineBytesMax, () => lineTooLarge("MESSAGE_TOO_LARGE", body, lineBytesMax));
+    if (line === undefined) break;
+    if (isBlank(line)) continue;
+    const where = `line ${body.lineCount}`;
+    await channel.send(encodeMessage(itemOf(parseJson(line, where), where), where));
   }
   channel.closeWrite();
 }
 
-/** Lines of the body, without their ends; the last may lack one. Throws MESSAGE_TOO_LARGE. */
-async function* readLines(request: Request, bytesMax: number): AsyncGenerator<string> {
-  const decoder = new StringDecoder("utf8");
-  let rest = "";
-  for await (const chunk of request) {
-    const parts = (rest + decoder.write(chunk as Buffer)).split("\n");
-    rest = parts.pop() ?? "";
-    for (const part of parts) yield part;
-    if (rest.length > bytesMax) {
-      throw new LeverError("MESSAGE_TOO_LARGE", `a line is longer than ${bytesMax} bytes, the gateway's limit`, {
-        details: { limit: "bodyBytes", bytesMax },
-      });
-    }
-  }
-  rest += decoder.end();
-  if (rest !== "") yield rest;
+const blankBytes: ReadonlySet<number> = new Set([0x20, 0x09, 0x0d]);
+
+function isBlank(line: Uint8Array): boolean {
+  return line.every((byte) => blankBytes.has(byte));
 }
 
-/** A message as a line: a value as it is, bytes as `{"bytes":"<base64>"}`. */
-function lineOf(item: Encoded): unknown {
-  return item.form === "bytes"
-    ? { bytes: Buffer.from(item.bytes).toString("base64") }
-    : decodePayload(item.bytes, item.form);
-}
-
-/** Resolves when the socket can take more. */
-function writeLine(response: Response, value: unknown): Promise<void> {
-  if (response.destroyed || response.write(`${JSON.stringify(value)}\n`)) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = () => {
-      response.off("drain", done);
-      response.off("close", done);
-      resolve();
-    };
-    response.on("drain", done);
-    response.on("close", done);
+function lineTooLarge(
+  reason: "ARGS_TOO_LARGE" | "MESSAGE_TOO_LARGE",
+  { lineCount }: RequestBody,
+  bytesMax: number,
+): LeverError {
+  return new LeverError(reason, `line ${lineCount + 1} is longer than ${bytesMax} bytes, the gateway's limit`, {
+    details: { limit: "bodyBytes", bytesMax },
   });
+}
+
+function timeLimit(limitMs: number, effect: Effect): LeverError {
+  return new LeverError("CHANNEL_TIME_LIMIT", `a channel over HTTP ends after ${limitMs / 1000} s`, { effect });
 }
