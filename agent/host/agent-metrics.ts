@@ -15,8 +15,9 @@ export class AgentMetrics implements AgentObserver {
   readonly #opened: Counter<"environment" | "service" | "code">;
   readonly #closed: Counter<"environment" | "service" | "code">;
   readonly #retries: Counter<"reason">;
-  readonly #served: Counter<"code">;
-  readonly #servedDuration: Histogram;
+  /** Only where there is an app. */
+  readonly #served: Counter<"code"> | undefined;
+  readonly #servedDuration: Histogram | undefined;
   /** Label children, found once per service and code: making them per call costs more than the call's routing. */
   readonly #services = new Map<string, { environment: string; service: string }>();
   readonly #callCounters = new Map<string, Counter.Internal>();
@@ -58,18 +59,6 @@ export class AgentMetrics implements AgentObserver {
       labelNames: ["reason"],
       registers,
     });
-    this.#served = new Counter({
-      name: `${prefix}_served_total`,
-      help: "Calls and channels that peers sent to the app here, by their end.",
-      labelNames: ["code"],
-      registers,
-    });
-    this.#servedDuration = new Histogram({
-      name: `${prefix}_served_duration_seconds`,
-      help: "Time that calls and channels spent at this agent and its app.",
-      buckets,
-      registers,
-    });
     const gauge = (name: string, help: string, read: (agent: Agent) => number) => {
       const made = new Gauge({
         name: `${prefix}_${name}`,
@@ -82,13 +71,32 @@ export class AgentMetrics implements AgentObserver {
       });
       return made;
     };
-    gauge("calls_running", "Calls of peers that run in the app here.", (current) => current.counts.calls);
-    gauge("channels_open", "Channels of peers that are open with the app here.", (current) => current.counts.channels);
     gauge("calls_held", "Calls that wait here for a table or a connection.", (current) => current.counts.held);
     gauge("retained_bytes", "Arguments kept for a possible retry.", (current) => current.counts.retainedBytes);
     gauge("sessions", "Open sessions: with the app, with peers, with clients.", (current) => current.counts.sessions);
     gauge("services_subscribed", "Services whose tables are kept up to date here.", (current) => current.counts.views);
-    gauge("ready", "1 while an app is registered and takes calls.", (current) => (current.isReady ? 1 : 0));
+    // A gateway is an agent without an app.
+    if (prefix === "lever_agent") {
+      this.#served = new Counter({
+        name: `${prefix}_served_total`,
+        help: "Calls and channels that peers sent to the app here, by their end.",
+        labelNames: ["code"],
+        registers,
+      });
+      this.#servedDuration = new Histogram({
+        name: `${prefix}_served_duration_seconds`,
+        help: "Time that calls and channels spent at this agent and its app.",
+        buckets,
+        registers,
+      });
+      gauge("calls_running", "Calls of peers that run in the app here.", (current) => current.counts.calls);
+      gauge(
+        "channels_open",
+        "Channels of peers that are open with the app here.",
+        (current) => current.counts.channels,
+      );
+      gauge("ready", "1 while an app is registered and takes calls.", (current) => (current.isReady ? 1 : 0));
+    }
     new Gauge({
       name: "lever_build_info",
       help: "Always 1; the labels say which build this is.",
@@ -141,10 +149,11 @@ export class AgentMetrics implements AgentObserver {
   served(code: string, durationMs: number): void {
     let counter = this.#servedCounters.get(code);
     if (counter === undefined) {
+      if (this.#served === undefined) return;
       counter = this.#served.labels({ code });
       this.#servedCounters.set(code, counter);
     }
     counter.inc();
-    this.#servedDuration.observe(durationMs / 1000);
+    this.#servedDuration?.observe(durationMs / 1000);
   }
 }
