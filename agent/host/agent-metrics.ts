@@ -6,6 +6,7 @@ import type { AgentObserver } from "../core/observer.ts";
 
 /** Services that get labels of their own; the rest are counted as `other`, so that callers cannot grow the page. */
 const labelledServicesMax = 200;
+const otherService = { environment: "other", service: "other" };
 const buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
 export class AgentMetrics implements AgentObserver {
@@ -105,11 +106,12 @@ export class AgentMetrics implements AgentObserver {
     }).set({ component: prefix === "lever_agent" ? "agent" : "gateway", version }, 1);
   }
 
-  #labels(environment: string, service: string): { environment: string; service: string } {
+  #labels(environment: string, service: string, code: string): { environment: string; service: string } {
     const key = `${environment}/${service}`;
     let labels = this.#services.get(key);
     if (labels === undefined) {
-      if (this.#services.size >= labelledServicesMax) return { environment: "other", service: "other" };
+      // What does not exist must not take the labels of what does.
+      if (code === "NOT_FOUND" || this.#services.size >= labelledServicesMax) return otherService;
       labels = { environment, service };
       this.#services.set(key, labels);
     }
@@ -117,7 +119,7 @@ export class AgentMetrics implements AgentObserver {
   }
 
   callEnded(environment: string, service: string, code: string, durationMs: number): void {
-    const { environment: env, service: name } = this.#labels(environment, service);
+    const { environment: env, service: name } = this.#labels(environment, service, code);
     const key = `${env}/${name}`;
     const counterKey = `${key} ${code}`;
     let counter = this.#callCounters.get(counterKey);
@@ -135,11 +137,11 @@ export class AgentMetrics implements AgentObserver {
   }
 
   channelOpened(environment: string, service: string, code: string, _durationMs: number): void {
-    this.#opened.inc({ ...this.#labels(environment, service), code });
+    this.#opened.inc({ ...this.#labels(environment, service, code), code });
   }
 
   channelClosed(environment: string, service: string, code: string): void {
-    this.#closed.inc({ ...this.#labels(environment, service), code });
+    this.#closed.inc({ ...this.#labels(environment, service, code), code });
   }
 
   retried(reason: string): void {
