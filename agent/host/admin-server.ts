@@ -48,6 +48,9 @@ export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen({ host: options.host, port: options.port }, () => {
+      server.off("error", reject);
+      // A connection that cannot be accepted is its client's loss.
+      server.on("error", () => {});
       const address = server.address();
       resolve({
         port: typeof address === "object" && address !== null ? address.port : options.port,

@@ -1,7 +1,7 @@
 /** Sockets as transports: what an agent, a gateway or the operator listens on, and how they reach each other. */
 
 import { chmodSync, rmSync } from "node:fs";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { DuplexTransport } from "@leveros/protocol/transport/duplex-transport.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 
@@ -22,9 +22,10 @@ export function listenTcp(host: string, port: number, onTransport: (transport: T
     server.once("error", reject);
     server.listen({ host, port }, () => {
       server.off("error", reject);
+      server.on("error", ignored);
       const address = server.address();
       const taken = typeof address === "object" && address !== null ? address.port : port;
-      resolve({ address: `${host}:${taken}`, port: taken, close: () => stop(server) });
+      resolve({ address: `${host}:${taken}`, port: taken, close: () => server.close() });
     });
   });
 }
@@ -37,17 +38,16 @@ export function listenUnix(path: string, onTransport: (transport: Transport) => 
     server.once("error", reject);
     server.listen({ path }, () => {
       server.off("error", reject);
+      server.on("error", ignored);
       // App and agent may run under differing users; the directory is the boundary.
       chmodSync(path, 0o777);
-      resolve({ address: path, port: 0, close: () => stop(server) });
+      resolve({ address: path, port: 0, close: () => server.close() });
     });
   });
 }
 
-function stop(server: Server): void {
-  server.close();
-  server.on("error", () => {});
-}
+/** A connection that cannot be accepted (no file descriptor is left, say) is its dialer's loss, not the process's end. */
+function ignored(): void {}
 
 /** Connects to `host:port`; rejects with the system's error, or after `timeoutMs`. */
 export function dialTcp(address: string, timeoutMs: number): Promise<Transport> {
