@@ -163,7 +163,12 @@ export class End {
     this.#clock = clock;
     this.host = new TestHost(methods);
     this.wheel = new DeadlineWheel(clock);
-    this.server = new InvocationServer({ host: this.host, wheel: this.wheel, budget: this.budget, now: clock.now });
+    this.server = new InvocationServer({
+      host: this.host,
+      wheel: this.wheel,
+      budget: this.budget,
+      now: () => clock.now(),
+    });
     this.session = new Session({
       transport: recorded(transport, this.written),
       clock,
@@ -191,7 +196,7 @@ export class End {
   }
 
   get #runtime() {
-    return { wheel: this.wheel, budget: this.budget, now: this.#clock.now };
+    return { wheel: this.wheel, budget: this.budget, now: () => this.#clock.now() };
   }
 
   async call(method: string, args: readonly unknown[] = [], options: CallOptions = {}): Promise<unknown> {

@@ -860,7 +860,9 @@ export class Session {
           if ((flags & failed) === 0 && (payload.length > 0 || !isLast)) {
             this.#violation(`sent a clean END with a payload on stream ${streamId}`);
           }
-        } else if (stream.inPhase !== Phase.Closing || (flags & failed) === 0) this.#outOfPlace(stream, type);
+        } else if (!stream.isChannel || stream.inPhase !== Phase.Closing || (flags & failed) === 0) {
+          this.#outOfPlace(stream, type);
+        }
         if ((flags & failed) === failed) this.#violation(`sent END with both Error and Fault on stream ${streamId}`);
         stream.inPhase = Phase.Closing;
         this.#received(stream, payload);

@@ -335,6 +335,9 @@ for name, data in (
     ("REFUSE within a REPLY", frame(REPLY, MORE, 1, b"\0\0\x91") + frame(REFUSE, 0, 1, a_fault)),
     ("GOAWAY that excludes a call that is being answered", frame(REPLY, MORE, 1, b"\0\0\x91") + frame(GOAWAY, payload=bytes(4) + a_fault)),
     ("OPEN on a stream of this end", frame(OPEN, 0, 1, inline(CALL) + args)),
+    ("END within a REPLY", frame(REPLY, MORE, 1, b"\0\0\x91") + frame(END, ERROR, 1, b"\xc0")),
+    ("MESSAGE within a REPLY", frame(REPLY, MORE, 1, b"\0\0\x91") + frame(MESSAGE, 0, 1, b"\xc0")),
+    ("ACCEPT within a REPLY", frame(REPLY, MORE, 1, b"\0\0\x91") + frame(ACCEPT, 0, 1, bytes(2))),
 ):
     bad(name, data, "session", V, receiver="dialer", opened=[CALL])
 bad("frames on a stream that has ended are ignored", frame(REFUSE, 0, 1, a_fault) + frame(REFUSE, 0, 1, a_fault) + frame(REPLY, 0, 1, b"") + frame(WINDOW, 0, 1, b"\0\0\0\1") + ping, "nothing", None, receiver="dialer", opened=[CALL])
