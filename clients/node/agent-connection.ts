@@ -2,14 +2,22 @@
 
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Identity } from "@leveros/protocol/session/hello.ts";
+import type { SessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Connection } from "./connection.ts";
-import { dial, parseAgent, parseGateway, printEndpoint } from "./endpoint.ts";
+import { dial, parseAgent, printEndpoint, type TcpEndpoint } from "./endpoint.ts";
 import { library, version } from "./version.ts";
 
 const dialTimeoutMs = 3000;
 const connections = new Map<string, Connection>();
 
-/** To the agent at `address`, or at LEVER_AGENT. Throws INVALID_OPTION. */
+/**
+ * A local agent's end is told by the system; one that is reached over the network may fall silent. A session that goes
+ * away lasts as long as its methods run: how long that may be is for `serve`.
+ */
+const localLimits: Partial<SessionLimits> = { pingIntervalMs: 0, silenceMs: 0, goAwayGraceMs: 3_700_000 };
+const remoteLimits: Partial<SessionLimits> = { goAwayGraceMs: 3_700_000 };
+
+/** To the agent at `address`, or at LEVER_AGENT. Throws INVALID_OPTION, or AGENT_UNREACHABLE without an address. */
 export function agentConnection(address: string | undefined): Connection {
   const field = address === undefined ? "LEVER_AGENT" : "agent";
   const text = address ?? process.env.LEVER_AGENT;
@@ -31,38 +39,39 @@ export function agentConnection(address: string | undefined): Connection {
   };
   const endpoint = parseAgent(text, field);
   const name = `the agent at ${printEndpoint(endpoint)}`;
-  // A local agent's end is told by the system; one that is reached over the network may fall silent.
-  const limits = endpoint.kind === "unix" ? { pingIntervalMs: 0, silenceMs: 0 } : {};
-  return shared(
-    name,
-    () =>
-      new Connection({ identity, name, limits, dial: () => dial(endpoint, dialTimeoutMs) }, () =>
-        connections.delete(name),
-      ),
-  );
+  return shared(name, (onClosed) => {
+    return new Connection(
+      {
+        identity,
+        name,
+        limits: endpoint.kind === "unix" ? localLimits : remoteLimits,
+        dial: (signal) => dial(endpoint, dialTimeoutMs, signal),
+      },
+      onClosed,
+    );
+  });
 }
 
-/** From outside, to a gateway's native port. Throws INVALID_OPTION. */
-export function gatewayConnection(gateway: string, environment: string | undefined): Connection {
-  const endpoint = parseGateway(gateway);
+/** From outside, to a gateway's native port. */
+export function gatewayConnection(endpoint: TcpEndpoint, environment: string | undefined): Connection {
   const name = `the gateway at ${printEndpoint(endpoint)}`;
   const identity: Identity = {
     role: "client",
     library: `${library}/${version}`,
     ...(environment === undefined ? {} : { environment }),
   };
-  const key = `${name} ${environment ?? ""}`;
-  return shared(
-    key,
-    () => new Connection({ identity, name, dial: () => dial(endpoint, dialTimeoutMs) }, () => connections.delete(key)),
-  );
+  return shared(`${name} ${environment ?? ""}`, (onClosed) => {
+    return new Connection(
+      { identity, name, failsFirst: true, dial: (signal) => dial(endpoint, dialTimeoutMs, signal) },
+      onClosed,
+    );
+  });
 }
 
-function shared(key: string, make: () => Connection): Connection {
-  let connection = connections.get(key);
-  if (connection === undefined) {
-    connection = make();
-    connections.set(key, connection);
-  }
+function shared(key: string, make: (onClosed: () => void) => Connection): Connection {
+  const known = connections.get(key);
+  if (known !== undefined) return known;
+  const connection = make(() => connections.delete(key));
+  connections.set(key, connection);
   return connection;
 }

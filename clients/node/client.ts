@@ -3,16 +3,19 @@
 import { Channel, type RawChannel } from "@leveros/protocol/channel/channel.ts";
 import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { type OutgoingOptions, startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
-import { encodeFields, type RoutingFields, tokenBytesMax } from "@leveros/protocol/session/routing-header.ts";
+import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
+import type { OutgoingOptions } from "@leveros/protocol/invocation/outgoing-stream.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
-import { parseUrl } from "@leveros/protocol/target/lever-url.ts";
+import { parseUrl, printUrl } from "@leveros/protocol/target/lever-url.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
 import { decodePayload, type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
 import { agentConnection, gatewayConnection } from "./agent-connection.ts";
-import type { Connection } from "./connection.ts";
-import { currentContext } from "./context.ts";
+import { CallCancellation, OpenCalls } from "./call-cancellation.ts";
+import { type CallOptions, checkOptions, inherited, routingFields, shorterTimeout } from "./call-options.ts";
+import { type Connection, connectWaitMs } from "./connection.ts";
+import { currentContext, homeConnection } from "./context.ts";
+import { parseGateway } from "./endpoint.ts";
 import { makeProxy, type Remote } from "./service-proxy.ts";
 
 export interface ClientOptions {
@@ -24,52 +27,56 @@ export interface ClientOptions {
   readonly environment?: string;
 }
 
-export interface CallOptions {
-  /** Time for the whole call, or for the opening of a channel, ms, 1 to 3,600,000. The service's own default otherwise. */
-  readonly timeoutMs?: number;
-  /** Cancels the call, or the channel, also after it was opened. */
-  readonly signal?: AbortSignal;
-  /** Idempotency token, 1 to 128 bytes; the method sees it in `context().token`. */
-  readonly token?: string;
-  /** Strings for the method's `context().metadata`; at most 16 KiB together with the rest of the routing header. */
-  readonly metadata?: Readonly<Record<string, string>>;
-}
-
 /** For `leveros/testing`, whose connections are of its own making. */
 export const ownConnection = Symbol("connection");
-interface OwnConnection {
+export interface OwnConnection extends ClientOptions {
   readonly [ownConnection]?: Connection;
 }
 
-function connect({ agent, gateway, environment }: ClientOptions): Connection {
-  return gateway === undefined ? agentConnection(agent) : gatewayConnection(gateway, environment);
+type Start<Result> = (connection: Connection, session: Session, outgoing: OutgoingOptions) => Promise<Result>;
+
+interface Destination {
+  readonly target: Target;
+  readonly resource: string | undefined;
 }
 
-const timeoutMsMax = 3_600_000;
-const noFields = new Uint8Array(0);
+/** Parsed URLs that a client remembers; they may be made per resource, so that their number has no bound. */
+const destinationsMax = 1024;
 
 /**
  * Calls services. In a pod (or a process of `lever dev`) `new Client()` goes through the agent; from outside,
- * `new Client({ gateway, environment })` goes through a gateway.
+ * `new Client({ gateway, environment })` goes through a gateway. It connects at its first call: making one does nothing.
  *
- * All calls reject with `LeverError` or, when the method threw one by intent, `MethodError`.
+ * All calls reject with `LeverError` or, when the method threw one by intent, `MethodError`. A connection that is lost
+ * is made again, and only calls that had not left this process are repeated.
  */
 export class Client implements AsyncDisposable {
-  readonly #connection: Connection;
+  /** Undefined until it is known: LEVER_AGENT is looked at by the first call. */
+  #connection: Connection | undefined;
+  readonly #isDefault: boolean;
   readonly #environment: string | undefined;
-  readonly #mayHavePort: boolean;
-  readonly #targets = new Map<string, { target: Target; resource: string | undefined }>();
+  readonly #gatewayPort: number | undefined;
+  readonly #destinations = new Map<string, Destination>();
+  readonly #openCalls = new OpenCalls();
   #isClosed = false;
 
+  /** Throws INVALID_OPTION. */
   constructor(options: ClientOptions = {}) {
     const { agent, gateway, environment } = options;
     if (agent !== undefined && gateway !== undefined) {
       throw new LeverError("INVALID_OPTION", "agent and gateway were both given; a client goes through one of them");
     }
-    this.#connection = (options as OwnConnection)[ownConnection] ?? connect(options);
-    this.#connection.retain();
+    if (environment !== undefined) checkEnvironment(environment);
     this.#environment = environment;
-    this.#mayHavePort = gateway !== undefined;
+    const own = (options as OwnConnection)[ownConnection];
+    this.#isDefault = own === undefined && agent === undefined && gateway === undefined;
+    if (own !== undefined) this.#connection = own;
+    else if (gateway !== undefined) {
+      const endpoint = parseGateway(gateway);
+      this.#gatewayPort = endpoint.port;
+      this.#connection = gatewayConnection(endpoint, environment);
+    } else if (agent !== undefined) this.#connection = agentConnection(agent);
+    this.#connection?.retain();
   }
 
   /**
@@ -79,43 +86,47 @@ export class Client implements AsyncDisposable {
    *     await hello.sayHello("Ada");
    *     await hello.with({ timeoutMs: 500 }).sayHello("Ada");
    *
-   * `name` is the service in the client's environment, or `environment/service`.
+   * `name` is the service in the client's environment, or `environment/service`. Throws INVALID_URL.
    */
   service<Methods extends object>(name: string): Remote<Methods> {
     const slash = name.indexOf("/");
-    const environment = slash < 0 ? (this.#environment ?? "") : name.slice(0, slash);
+    const environment = slash < 0 ? this.#environment : name.slice(0, slash);
     const service = slash < 0 ? name : name.slice(slash + 1);
+    printUrl({ environment, port: undefined, service, resource: undefined, method: "any" });
     const targets = new Map<string, Target>();
-    return makeProxy<Methods>((method, args, options) => {
-      let target = targets.get(method);
-      if (target === undefined) {
-        target = Target.parse(`${environment}/${service}/${method}`);
-        targets.set(method, target);
-      }
-      return target.isStreaming
-        ? this.#open(target, undefined, args, options)
-        : this.#call(target, undefined, args, options);
+    return makeProxy<Methods>({
+      name: environment === undefined ? service : `${environment}/${service}`,
+      call: (method, args, options) => {
+        let target = targets.get(method);
+        if (target === undefined) {
+          target = new Target(environment ?? "", service, method);
+          if (targets.size < destinationsMax) targets.set(method, target);
+        }
+        const destination = { target, resource: undefined };
+        return target.isStreaming ? this.#open(destination, args, options) : this.#call(destination, args, options);
+      },
     });
   }
 
   /**
    * Invokes a method by its URL: `lever://<environment>/<service>/<method>`, or `/<service>/<method>` in the client's
-   * environment. One lone `Uint8Array` in `args` is sent as bytes.
+   * environment. One lone `Uint8Array` in `args` is sent as bytes, and must not be changed until the call is over.
    */
   async invoke<Result = unknown>(
     url: string,
     args: readonly unknown[] = [],
     options: CallOptions = {},
   ): Promise<Result> {
-    const { target, resource } = this.#parse(url);
-    if (target.isStreaming) {
+    const destination = this.#parse(url);
+    if (destination.target.isStreaming) {
       throw new LeverError(
         "METHOD_KIND_MISMATCH",
-        `${target.method} is a streaming method (its name ends in Chan or _chan, or is chan); use openChannel`,
+        `${destination.target.method} is a streaming method (its name ends in Chan or _chan, or is chan); ` +
+          "use openChannel",
         { effect: "none" },
       );
     }
-    return (await this.#call(target, resource, args, options)) as Result;
+    return (await this.#call(destination, args, options)) as Result;
   }
 
   /** Opens a channel to a streaming method by its URL; resolves when the method has been entered. */
@@ -124,86 +135,118 @@ export class Client implements AsyncDisposable {
     args: readonly unknown[] = [],
     options: CallOptions = {},
   ): Promise<Channel<Receives, Sends>> {
-    const { target, resource } = this.#parse(url);
-    if (!target.isStreaming) {
+    const destination = this.#parse(url);
+    if (!destination.target.isStreaming) {
       throw new LeverError(
         "METHOD_KIND_MISMATCH",
-        `${target.method} is no streaming method (those end in Chan or _chan, or are chan); use invoke`,
+        `${destination.target.method} is no streaming method (those end in Chan or _chan, or are chan); use invoke`,
         { effect: "none" },
       );
     }
-    return (await this.#open(target, resource, args, options)) as Channel<Receives, Sends>;
+    return (await this.#open(destination, args, options)) as Channel<Receives, Sends>;
   }
 
-  #parse(url: string): { target: Target; resource: string | undefined } {
-    const known = this.#targets.get(url);
+  #parse(url: string): Destination {
+    const known = this.#destinations.get(url);
     if (known !== undefined) return known;
-    const parsed = parseUrl(url, { allowPort: this.#mayHavePort });
-    const entry = {
+    const parsed = parseUrl(url, { allowPort: this.#gatewayPort !== undefined });
+    if (parsed.port !== undefined && parsed.port !== this.#gatewayPort) {
+      throw new LeverError(
+        "INVALID_URL",
+        `the URL's port is ${parsed.port}, and this client goes through a gateway at port ${this.#gatewayPort}; ` +
+          "leave the port out, or make a client for that gateway",
+        { details: { part: "port" } },
+      );
+    }
+    const destination = {
       target: new Target(parsed.environment ?? this.#environment ?? "", parsed.service, parsed.method),
       resource: parsed.resource,
     };
-    // URLs may be made per resource: the cache must not grow with them.
-    if (this.#targets.size >= targetsCachedMax) this.#targets.clear();
-    this.#targets.set(url, entry);
-    return entry;
+    if (this.#destinations.size >= destinationsMax) this.#destinations.clear();
+    this.#destinations.set(url, destination);
+    return destination;
   }
 
-  async #call(
-    target: Target,
-    resource: string | undefined,
-    args: readonly unknown[],
-    options: CallOptions,
-  ): Promise<unknown> {
-    const encoded = encodeArgs(args);
-    const result = await this.#attempt(resource, options, (session, outgoing) =>
-      startCall(this.#connection.runtime, session, target, encoded, outgoing),
+  async #call(destination: Destination, args: readonly unknown[], options: CallOptions): Promise<unknown> {
+    const encoded = encodeArguments(args);
+    const result = await this.#attempt<Encoded>(destination.resource, options, (connection, session, outgoing) =>
+      startCall(connection.runtime, session, destination.target, encoded, outgoing),
     );
-    return decodeResult(result);
+    // Bytes are views of what came in: the caller gets memory of its own.
+    return result.form === "bytes" ? copyBytes(result.bytes) : decodePayload(result.bytes, result.form);
   }
 
-  async #open(
-    target: Target,
-    resource: string | undefined,
-    args: readonly unknown[],
-    options: CallOptions,
-  ): Promise<Channel> {
-    const encoded = encodeArgs(args);
-    const raw = await this.#attempt<RawChannel>(resource, options, (session, outgoing) =>
-      startChannel(this.#connection.runtime, session, target, encoded, outgoing),
+  async #open(destination: Destination, args: readonly unknown[], options: CallOptions): Promise<Channel> {
+    const encoded = encodeArguments(args);
+    const raw = await this.#attempt<RawChannel>(destination.resource, options, (connection, session, outgoing) =>
+      startChannel(connection.runtime, session, destination.target, encoded, outgoing),
     );
     return new Channel(raw);
   }
 
+  #connect(): Connection {
+    if (this.#isDefault) {
+      const home = homeConnection();
+      if (home !== undefined) return home;
+    }
+    this.#connection ??= agentConnection(undefined).retain();
+    return this.#connection;
+  }
+
   /** Runs once, and again only what had not left this process when its connection was lost. */
-  async #attempt<Result>(
-    resource: string | undefined,
-    options: CallOptions,
-    start: (session: Session, outgoing: OutgoingOptions) => Promise<Result>,
-  ): Promise<Result> {
-    if (this.#isClosed) throw new LeverError("CANCELLED", "the client was closed", { effect: "none" });
-    const { runtime } = this.#connection;
-    const outgoing = outgoingOptions(resource, options);
-    const startedAt = runtime.now();
-    for (;;) {
-      const session =
-        this.#connection.current ?? (await this.#connection.openWithin(outgoing.timeoutMs, outgoing.signal));
-      const left =
-        outgoing.timeoutMs === 0 ? 0 : Math.max(Math.ceil(outgoing.timeoutMs - (runtime.now() - startedAt)), 1);
+  async #attempt<Result>(resource: string | undefined, options: CallOptions, start: Start<Result>): Promise<Result> {
+    if (this.#isClosed) throw closedError();
+    checkOptions(options);
+    const connection = this.#connect();
+    const parent = currentContext();
+    const bounds = inherited(parent);
+    const timeoutMs = shorterTimeout(options.timeoutMs, bounds.timeoutMs);
+    const signal = new CallCancellation(this.#openCalls, options.signal, bounds.signal);
+    const fields = routingFields(resource, options, parent);
+    const session = connection.current;
+    const startedAt = connection.clock.now();
+    if (session !== undefined) {
       try {
-        return await start(session, left === outgoing.timeoutMs ? outgoing : { ...outgoing, timeoutMs: left });
+        return await start(connection, session, { timeoutMs, fields, signal });
       } catch (error) {
-        const isOwnConnection = LeverError.is(error) && error.effect === "none" && !session.isAvailable;
-        if (!isOwnConnection || this.#isClosed || (outgoing.timeoutMs > 0 && left <= 1)) throw error;
+        if (!hasNotLeft(error, session, signal)) throw error;
+      }
+    }
+    return this.#reattempt(connection, startedAt, timeoutMs, fields, signal, start);
+  }
+
+  /** Waits for a connection, and tries for as long as the call may take. */
+  async #reattempt<Result>(
+    connection: Connection,
+    startedAt: number,
+    timeoutMs: number,
+    fields: Uint8Array,
+    signal: CallCancellation,
+    start: Start<Result>,
+  ): Promise<Result> {
+    const waitMs = timeoutMs === 0 ? connectWaitMs : timeoutMs;
+    for (;;) {
+      const left = () => startedAt + waitMs - connection.clock.now();
+      const session = await connection.open(Math.max(left(), 1), signal);
+      if (this.#isClosed) throw closedError();
+      try {
+        const leftMs = timeoutMs === 0 ? 0 : Math.max(Math.ceil(left()), 1);
+        return await start(connection, session, { timeoutMs: leftMs, fields, signal });
+      } catch (error) {
+        if (!hasNotLeft(error, session, signal) || left() <= 0) throw error;
       }
     }
   }
 
-  /** Ends the client. The connection closes when nothing else in this process uses it; calls that wait are CANCELLED. */
+  /**
+   * Ends the client: its calls and channels that are not over are CANCELLED. The connection closes when nothing else in
+   * this process uses it, and nothing is left then that keeps the process alive.
+   */
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#connection.release();
+    this.#openCalls.cancelAll(closedError());
+    this.#connection?.release();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -211,54 +254,35 @@ export class Client implements AsyncDisposable {
   }
 }
 
-const targetsCachedMax = 1024;
-
-function decodeResult(result: Encoded): unknown {
-  // Bytes are views of what came in: the caller gets memory of its own.
-  return result.form === "bytes" ? copyBytes(result.bytes) : decodePayload(result.bytes, result.form);
+/** The call's connection was lost before anything of the call had left: nobody knows of it. */
+function hasNotLeft(error: unknown, session: Session, signal: CallCancellation): boolean {
+  return (
+    LeverError.is(error) &&
+    error.effect === "none" &&
+    error.kind === "network" &&
+    error.reason !== "DEADLINE_EXCEEDED" &&
+    !session.isAvailable &&
+    !signal.aborted
+  );
 }
 
-/** The options of a call, within those of the method that makes it: never more time, cancelled with it, the same trace. */
-function outgoingOptions(resource: string | undefined, options: CallOptions): OutgoingOptions {
-  const parent = currentContext();
-  const { timeoutMs, token, metadata } = options;
-  if (timeoutMs !== undefined && !(Number.isFinite(timeoutMs) && timeoutMs >= 1 && timeoutMs <= timeoutMsMax)) {
-    throw new LeverError("INVALID_OPTION", `timeoutMs is ${timeoutMs}, expected 1 to ${timeoutMsMax}`, {
-      effect: "none",
-    });
+function encodeArguments(args: readonly unknown[]): Encoded {
+  if (Array.isArray(args)) return encodeArgs(args);
+  throw new LeverError(
+    "INVALID_ARGUMENTS",
+    `args is ${args === null ? "null" : `a ${typeof args}`}, expected an array of the method's arguments`,
+    { effect: "none" },
+  );
+}
+
+function checkEnvironment(environment: string): void {
+  try {
+    printUrl({ environment, port: undefined, service: "any", resource: undefined, method: "any" });
+  } catch (error) {
+    throw new LeverError("INVALID_OPTION", `environment: ${LeverError.from(error).rawMessage}`, { cause: error });
   }
-  if (token !== undefined && (token.length === 0 || new TextEncoder().encode(token).length > tokenBytesMax)) {
-    throw new LeverError(
-      "INVALID_OPTION",
-      `token has ${token.length} characters, expected 1 to ${tokenBytesMax} bytes`,
-      {
-        effect: "none",
-      },
-    );
-  }
-  let time = timeoutMs === undefined ? 0 : Math.ceil(timeoutMs);
-  let signal = options.signal;
-  let traceparent: string | undefined;
-  let tracestate: string | undefined;
-  if (parent !== undefined) {
-    const left = parent.timeLeftMs;
-    if (left !== undefined) {
-      if (left <= 0)
-        throw new LeverError("DEADLINE_EXCEEDED", "the deadline of the calling method has passed", { effect: "none" });
-      const ceiling = Math.max(Math.ceil(left), 1);
-      time = time === 0 ? ceiling : Math.min(time, ceiling);
-    }
-    signal = signal === undefined ? parent.signal : AbortSignal.any([signal, parent.signal]);
-    ({ traceparent, tracestate } = parent);
-  }
-  if (resource === undefined && token === undefined && metadata === undefined && traceparent === undefined) {
-    return { timeoutMs: time, fields: noFields, signal };
-  }
-  const fields: RoutingFields = {};
-  if (resource !== undefined) fields.resource = resource;
-  if (token !== undefined) fields.token = token;
-  if (metadata !== undefined && Object.keys(metadata).length > 0) fields.metadata = metadata;
-  if (traceparent !== undefined) fields.traceparent = traceparent;
-  if (tracestate !== undefined) fields.tracestate = tracestate;
-  return { timeoutMs: time, fields: encodeFields(fields), signal };
+}
+
+function closedError(): LeverError {
+  return new LeverError("CANCELLED", "the client was closed", { effect: "none" });
 }

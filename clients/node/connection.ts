@@ -1,25 +1,33 @@
 /**
- * The one connection of a process to its agent (or to a gateway): dialed when first needed, dialed again when it broke,
- * shared by `serve` and all clients of the same address.
+ * The one connection of a process to its agent (or to a gateway), shared by `serve` and all clients of the same address:
+ * dialed when first needed and again when it broke, one dial at a time, with growing pauses.
+ *
+ * Invariant: after the last `release` no timer, dial or socket is left, and nobody waits any more.
  */
 
-import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import type { Clock, Random, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget, assemblyBytesMax } from "@leveros/protocol/invocation/assembly.ts";
-import type { CallerRuntime } from "@leveros/protocol/invocation/outgoing-call.ts";
+import type { CallerRuntime, CancelSignal } from "@leveros/protocol/invocation/outgoing-stream.ts";
 import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
 import { type OpenFrame, Session } from "@leveros/protocol/session/session.ts";
 import type { Stream } from "@leveros/protocol/session/stream.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
+import { ClosingTransport } from "./closing-transport.ts";
 
 export const clock: Clock = runtimeClock(globalThis);
 
-const redialMsMin = 50;
-const redialMsMax = 5000;
+/** The pause before a dial is half to all of `redialMsMin` × 2^(failures in a row - 1), at most `redialMsMax`. */
+export const redialMsMin = 50;
+export const redialMsMax = 5000;
+/** A session that lived this long was no failure. */
+const stableMs = 5000;
+/** How long a call without a timeout waits for a connection. */
+export const connectWaitMs = 5000;
 
 /** What a process serves over its connection. */
 export interface ServingHandler {
@@ -30,32 +38,51 @@ export interface ServingHandler {
 
 export interface ConnectionOptions {
   readonly identity: Identity;
+  /** For messages: `the agent at unix:///run/lever/agent.sock`. */
   readonly name: string;
-  /** How often a peer that says nothing is asked; 0 where the system tells of its end. */
   readonly limits?: Partial<SessionLimits>;
-  dial(): Promise<Transport>;
+  /** Who has never been reached is not waited for: the address may be wrong. Without it a first dial is repeated too. */
+  readonly failsFirst?: boolean;
+  /** Rejects, soon, when the signal is aborted. */
+  dial(signal: AbortSignal): Promise<Transport>;
   readonly clock?: Clock;
+  readonly random?: Random;
+}
+
+interface Waiter {
+  readonly resolve: (session: Session) => void;
+  readonly reject: (error: LeverError) => void;
 }
 
 export class Connection {
   readonly runtime: CallerRuntime;
   readonly clock: Clock;
   readonly #options: ConnectionOptions;
+  readonly #random: Random;
+  readonly #onClosed: () => void;
   #session: Session | undefined;
-  /** Sessions that end by themselves once their streams have ended, beside the current one. */
+  #openedAt = 0;
+  #hasBeenOpen = false;
+  /** Sessions that are not over; beside the current one those that end by themselves with their last streams. */
   readonly #sessions = new Set<Session>();
-  #dialing: Promise<Session> | undefined;
+  /** Transports that are not closed yet; a session is over before its last bytes have left. */
+  readonly #transports = new Set<ClosingTransport>();
   #serving: ServingHandler | undefined;
+  #isKeptOpen = false;
   #users = 0;
   #isClosed = false;
-  #failures = 0;
-  #redialTimer: unknown;
-  readonly #onRelease: () => void;
 
-  constructor(options: ConnectionOptions, onRelease: () => void) {
+  readonly #waiters = new Set<Waiter>();
+  /** Ends the pause or the dial that is under way. */
+  #cancelAttempt: (() => void) | undefined;
+  #failures = 0;
+  #lastError: LeverError | undefined;
+
+  constructor(options: ConnectionOptions, onClosed: () => void = () => {}) {
     this.#options = options;
-    this.#onRelease = onRelease;
+    this.#onClosed = onClosed;
     this.clock = options.clock ?? clock;
+    this.#random = options.random ?? Math.random;
     this.runtime = {
       wheel: new DeadlineWheel(this.clock),
       budget: new AssemblyBudget(assemblyBytesMax),
@@ -67,95 +94,194 @@ export class Connection {
     return this.#options.name;
   }
 
+  /** Why there was no connection at the last try. */
+  get lastError(): LeverError | undefined {
+    return this.#lastError;
+  }
+
   /** The open session, if there is one. */
   get current(): Session | undefined {
     const session = this.#session;
     return session?.isAvailable === true ? session : undefined;
   }
 
+  // ---------------------------------------------------------------- users
+
   retain(): this {
     this.#users++;
     return this;
   }
 
-  /** The last user closes the connection. */
+  /** The last user closes the connection: calls that are under way, or wait for it, are CANCELLED. */
   release(): void {
     this.#users--;
-    if (this.#users > 0 || this.#isClosed) return;
-    this.#isClosed = true;
-    this.#onRelease();
-    this.clock.clearTimer(this.#redialTimer);
-    const error = new LeverError("CANCELLED", "the client was closed", { effect: "unknown" });
-    for (const session of this.#sessions) session.close(error);
+    if (this.#users <= 0) this.close();
   }
 
-  /** Serves over this connection from now on, and keeps it open. */
+  /** Whoever uses it: ends it now. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#onClosed();
+    this.#cancelAttempt?.();
+    this.#cancelAttempt = undefined;
+    this.#rejectWaiters(closed());
+    for (const session of [...this.#sessions]) session.close(closed());
+  }
+
+  /** As `close`, without a word to the other end. */
+  destroy(): void {
+    for (const session of [...this.#sessions]) {
+      session.destroy(new LeverError("CONNECTION_LOST", `the connection with ${this.name} was cut`));
+    }
+    this.close();
+  }
+
+  // ---------------------------------------------------------------- serving
+
+  /** Serves over this connection from now on, and keeps it open. Throws INVALID_OPTION. */
   serve(serving: ServingHandler): void {
     if (this.#serving !== undefined) {
       throw new LeverError("INVALID_OPTION", "this process serves already; call `serve` once, with all methods");
     }
     this.#serving = serving;
-    this.#keepOpen();
-  }
-
-  stopServing(): void {
-    this.#serving = undefined;
-    this.clock.clearTimer(this.#redialTimer);
-  }
-
-  #keepOpen(): void {
-    if (this.#serving === undefined || this.#isClosed) return;
+    this.#isKeptOpen = true;
     const session = this.current;
-    if (session !== undefined) return this.#serving.onSession(session);
-    this.open().catch(() => {
-      // Dialed again with growing pauses for as long as the process serves.
-      this.#redialTimer = this.clock.setTimer(() => this.#keepOpen(), this.#backoffMs());
+    if (session === undefined) this.#connect();
+    else serving.onSession(session);
+  }
+
+  /** Takes no more streams, on any session; those that are there go on. Calls from here dial when they need to. */
+  goAway(error: LeverError): void {
+    this.#isKeptOpen = false;
+    for (const session of [...this.#sessions]) session.goAway(error);
+  }
+
+  /** The end of serving. `cutsOff`: what still runs loses its session. */
+  stopServing(serving: ServingHandler, cutsOff: boolean): void {
+    if (this.#serving !== serving) return;
+    this.#serving = undefined;
+    this.#isKeptOpen = false;
+    if (!cutsOff) return;
+    const error = new LeverError("CONNECTION_LOST", "the instance has stopped, without waiting any longer");
+    for (const session of [...this.#sessions]) session.close(error);
+  }
+
+  /** Resolves when all that was sent has reached the other end, at the latest after `timeoutMs`. */
+  async flush(timeoutMs: number): Promise<void> {
+    const flushed = [...this.#sessions].map((session) => session.roundTrip().catch(() => {}));
+    const ended = [...this.#transports].filter((transport) => transport.isEnding).map(({ closed }) => closed);
+    let timer: TimerHandle;
+    const late = new Promise<void>((resolve) => {
+      timer = this.clock.setTimer(resolve, timeoutMs);
     });
+    await Promise.race([Promise.all([...flushed, ...ended]), late]);
+    this.clock.clearTimer(timer);
   }
 
-  #backoffMs(): number {
-    const ceiling = Math.min(redialMsMin * 2 ** Math.min(this.#failures, 10), redialMsMax);
-    return ceiling * (0.5 + Math.random() / 2);
-  }
+  // ---------------------------------------------------------------- connecting
 
-  /** The open session, or a new one. One dial at a time. Rejects with AGENT_UNREACHABLE. */
-  open(): Promise<Session> {
+  /**
+   * The open session, or a new one. Rejects with AGENT_UNREACHABLE after `timeoutMs` (0: 5 s), and with CANCELLED;
+   * both with effect none.
+   */
+  open(timeoutMs: number, signal: CancelSignal | undefined): Promise<Session> {
     const session = this.current;
     if (session !== undefined) return Promise.resolve(session);
-    if (this.#isClosed) return Promise.reject(new LeverError("CANCELLED", "the client was closed", { effect: "none" }));
-    this.#dialing ??= this.#dial().finally(() => {
-      this.#dialing = undefined;
+    if (this.#isClosed) return Promise.reject(closed());
+    if (signal?.aborted === true) return Promise.reject(cancelled(signal));
+    const waitMs = timeoutMs === 0 ? connectWaitMs : timeoutMs;
+    return new Promise((resolve, reject) => {
+      const settle = () => {
+        this.#waiters.delete(waiter);
+        this.clock.clearTimer(timer);
+        signal?.removeEventListener("abort", onAbort);
+      };
+      const waiter: Waiter = {
+        resolve: (opened) => {
+          settle();
+          resolve(opened);
+        },
+        reject: (error) => {
+          settle();
+          reject(error);
+        },
+      };
+      const onAbort = () => waiter.reject(cancelled(signal as CancelSignal));
+      const timer = this.clock.setTimer(() => waiter.reject(this.#unreachable(waitMs)), waitMs);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      this.#waiters.add(waiter);
+      this.#connect();
     });
-    return this.#dialing;
   }
 
-  /** As `open`, dialing again until `timeoutMs` is over (0: 5 s). */
-  async openWithin(timeoutMs: number, signal: AbortSignal | undefined): Promise<Session> {
-    const until = this.clock.now() + (timeoutMs === 0 ? redialMsMax : timeoutMs);
-    for (;;) {
-      try {
-        return await this.open();
-      } catch (error) {
-        const pause = this.#backoffMs();
-        if (this.#isClosed || signal?.aborted === true || this.clock.now() + pause >= until) throw error;
-        await new Promise<void>((resolve) => this.clock.setTimer(resolve, pause));
-      }
-    }
+  #unreachable(waitMs: number): LeverError {
+    const last = this.#lastError;
+    if (last !== undefined) return last;
+    return new LeverError("AGENT_UNREACHABLE", `no connection to ${this.name} within ${Math.round(waitMs)} ms`, {
+      effect: "none",
+    });
   }
 
-  async #dial(): Promise<Session> {
-    let transport: Transport;
-    try {
-      transport = await this.#options.dial();
-    } catch (cause) {
-      this.#failures++;
-      throw new LeverError(
-        "AGENT_UNREACHABLE",
-        `cannot connect to ${this.#options.name}: ${cause instanceof Error ? cause.message : String(cause)}`,
-        { effect: "none", cause },
-      );
-    }
-    this.#failures = 0;
+  #rejectWaiters(error: LeverError): void {
+    for (const waiter of [...this.#waiters]) waiter.reject(error);
+  }
+
+  /** Begins an attempt, unless one is under way. */
+  #connect(): void {
+    if (this.#isClosed || this.#cancelAttempt !== undefined) return;
+    this.#retire();
+    if (this.#failures === 0) return this.#dial();
+    const ceilingMs = Math.min(redialMsMin * 2 ** Math.min(this.#failures - 1, 10), redialMsMax);
+    const timer = this.clock.setTimer(() => this.#dial(), ceilingMs * (0.5 + this.#random() / 2));
+    this.#cancelAttempt = () => this.clock.clearTimer(timer);
+  }
+
+  /** A session whose numbers are used up ends with its last streams. */
+  #retire(): void {
+    const session = this.#session;
+    this.#session = undefined;
+    session?.goAway(new LeverError("CONNECTION_LOST", "all numbers of streams were used", { effect: "none" }));
+  }
+
+  #dial(): void {
+    const controller = new AbortController();
+    this.#cancelAttempt = () => controller.abort();
+    // What `dial` throws at once is a failure like any.
+    new Promise<Transport>((resolve) => resolve(this.#options.dial(controller.signal))).then(
+      (transport) => {
+        if (controller.signal.aborted) return transport.destroy();
+        this.#cancelAttempt = undefined;
+        this.#opened(new ClosingTransport(transport));
+      },
+      (cause: unknown) => {
+        if (controller.signal.aborted) return;
+        this.#cancelAttempt = undefined;
+        this.#failed(
+          new LeverError(
+            "AGENT_UNREACHABLE",
+            `cannot connect to ${this.name}: ${cause instanceof Error ? cause.message : String(cause)}`,
+            { effect: "none", cause },
+          ),
+        );
+      },
+    );
+  }
+
+  #failed(error: LeverError): void {
+    this.#failures++;
+    this.#lastError = error;
+    if (this.#options.failsFirst === true && !this.#hasBeenOpen) this.#rejectWaiters(error);
+    this.#connectIfWanted();
+  }
+
+  #connectIfWanted(): void {
+    if (this.#isKeptOpen || this.#waiters.size > 0) this.#connect();
+  }
+
+  #opened(transport: ClosingTransport): void {
+    this.#transports.add(transport);
+    void transport.closed.then(() => this.#transports.delete(transport));
     const session: Session = new Session({
       transport,
       clock: this.clock,
@@ -163,6 +289,10 @@ export class Connection {
       identity: this.#options.identity,
       limits: { ...defaultSessionLimits, ...this.#options.limits },
       handler: {
+        onHello: () => {
+          this.#hasBeenOpen = true;
+          this.#lastError = undefined;
+        },
         onOpen: (stream, open) => {
           const serving = this.#serving;
           if (serving !== undefined) return serving.onOpen(stream, open);
@@ -171,24 +301,41 @@ export class Connection {
           );
           stream.release();
         },
-        onGoAway: () => this.#lost(session),
-        onClose: () => {
+        onGoAway: (error) => this.#lost(session, error),
+        onClose: (error) => {
           this.#sessions.delete(session);
-          this.#lost(session);
+          this.#lost(session, error);
         },
       },
     });
     this.#sessions.add(session);
     this.#session = session;
+    this.#openedAt = this.clock.now();
     this.#serving?.onSession(session);
-    return session;
+    for (const waiter of [...this.#waiters]) waiter.resolve(session);
   }
 
-  #lost(session: Session): void {
+  #lost(session: Session, error: LeverError): void {
     if (this.#session !== session) return;
     this.#session = undefined;
-    if (this.#serving === undefined || this.#isClosed) return;
-    this.clock.clearTimer(this.#redialTimer);
-    this.#redialTimer = this.clock.setTimer(() => this.#keepOpen(), this.#backoffMs());
+    // Who takes connections only to close them is not to be dialed again at once.
+    if (this.clock.now() - this.#openedAt >= stableMs) this.#failures = 0;
+    else this.#failures++;
+    this.#lastError = new LeverError("AGENT_UNREACHABLE", `${this.name} closed the connection: ${error.message}`, {
+      effect: "none",
+      cause: error,
+    });
+    this.#connectIfWanted();
   }
+}
+
+function closed(): LeverError {
+  return new LeverError("CANCELLED", "the client was closed", { effect: "none" });
+}
+
+function cancelled(signal: CancelSignal): LeverError {
+  return new LeverError("CANCELLED", "the call was cancelled by its caller before it left", {
+    effect: "none",
+    cause: signal.reason,
+  });
 }

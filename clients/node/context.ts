@@ -4,6 +4,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Invocation } from "@leveros/protocol/invocation/invocation-server.ts";
 import type { Caller } from "@leveros/protocol/session/routing-header.ts";
+import type { Connection } from "./connection.ts";
 
 /** What a method can know of its call. */
 export interface CallContext {
@@ -14,9 +15,12 @@ export interface CallContext {
   readonly method: string;
   /** Who calls, as the agents know it; `outside` for a call through a gateway. */
   readonly caller: Caller;
-  /** Aborted when the caller cancels, its deadline passes or the way to it is lost. Nested calls are cancelled with it. */
+  /**
+   * Aborted when the caller cancels, its deadline passes or the way to it is lost, while the method runs. Calls that
+   * the method makes meanwhile are cancelled with it.
+   */
   readonly signal: AbortSignal;
-  /** Milliseconds until the caller stops waiting; undefined for an open channel. Nested calls get no more than this. */
+  /** Milliseconds until the caller stops waiting; undefined for a channel. Nested calls get no more than this. */
   readonly timeLeftMs: number | undefined;
   /** The caller's idempotency token, if it gave one. */
   readonly token: string | undefined;
@@ -33,6 +37,8 @@ export interface CallContext {
 export interface ServerFacts {
   readonly instance: string;
   readonly draining: AbortSignal;
+  /** The connection of clients that name none, where that is not LEVER_AGENT's: several instances share a process. */
+  readonly home: Connection | undefined;
   now(): number;
 }
 
@@ -85,13 +91,34 @@ export class InvocationContext implements CallContext {
   get draining(): AbortSignal {
     return this.#server.draining;
   }
+
+  /**
+   * The method runs. What it has started and not awaited is on its own afterwards: a timer that was set in a method must
+   * not have its calls refused for ever because that method's caller waits no longer.
+   */
+  static isRunning(context: InvocationContext): boolean {
+    return !context.#invocation.isDone;
+  }
+
+  static homeOf(context: InvocationContext): Connection | undefined {
+    return context.#server.home;
+  }
 }
 
-const storage = new AsyncLocalStorage<CallContext>();
+/** Code of an instance that answers no call: `leveros/testing` makes the methods of an instance in it. */
+class InstanceScope {
+  readonly home: Connection;
+
+  constructor(home: Connection) {
+    this.home = home;
+  }
+}
+
+const storage = new AsyncLocalStorage<InvocationContext | InstanceScope>();
 
 /** The context of the call that is being answered. Throws INVALID_OPTION outside of a method. */
 export function context(): CallContext {
-  const current = storage.getStore();
+  const current = currentContext();
   if (current === undefined) {
     throw new LeverError("INVALID_OPTION", "context() was called outside of a method that Lever runs");
   }
@@ -99,10 +126,22 @@ export function context(): CallContext {
 }
 
 /** As `context`, undefined outside of a method. */
-export function currentContext(): CallContext | undefined {
-  return storage.getStore();
+export function currentContext(): InvocationContext | undefined {
+  const scope = storage.getStore();
+  return scope instanceof InvocationContext ? scope : undefined;
 }
 
-export function runInContext<Result>(callContext: CallContext, run: () => Result): Result {
+/** The connection of clients that name none, if the code that asks runs in an instance that has one of its own. */
+export function homeConnection(): Connection | undefined {
+  const scope = storage.getStore();
+  if (scope === undefined) return undefined;
+  return scope instanceof InvocationContext ? InvocationContext.homeOf(scope) : scope.home;
+}
+
+export function runInContext<Result>(callContext: InvocationContext, run: () => Result): Result {
   return storage.run(callContext, run);
+}
+
+export function runAsInstance<Result>(home: Connection, run: () => Result): Result {
+  return storage.run(new InstanceScope(home), run);
 }

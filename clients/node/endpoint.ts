@@ -5,14 +5,19 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { DuplexTransport } from "@leveros/protocol/transport/duplex-transport.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 
-export type Endpoint =
-  | { readonly kind: "unix"; readonly path: string }
-  | { readonly kind: "tcp"; readonly host: string; readonly port: number };
+export interface TcpEndpoint {
+  readonly kind: "tcp";
+  readonly host: string;
+  readonly port: number;
+}
+
+export type Endpoint = { readonly kind: "unix"; readonly path: string } | TcpEndpoint;
 
 export const gatewayPortDefault = 3837;
 
 /** `unix:///run/lever/agent.sock` or `tcp://host:port`, as in LEVER_AGENT. Throws INVALID_OPTION. */
 export function parseAgent(text: string, field: string): Endpoint {
+  if (typeof text !== "string") refuseType(field, text);
   if (text.startsWith("unix://")) {
     const path = text.slice("unix://".length);
     if (path.startsWith("/") && !path.includes("\0")) return { kind: "unix", path };
@@ -27,7 +32,8 @@ export function parseAgent(text: string, field: string): Endpoint {
 }
 
 /** `host`, `host:port` or `tcp://host:port`; without a port 3837. Throws INVALID_OPTION. */
-export function parseGateway(text: string): Endpoint {
+export function parseGateway(text: string): TcpEndpoint {
+  if (typeof text !== "string") refuseType("gateway", text);
   const endpoint = hostPort(text.startsWith("tcp://") ? text.slice("tcp://".length) : text);
   if (endpoint !== undefined) return endpoint;
   throw new LeverError(
@@ -36,7 +42,11 @@ export function parseGateway(text: string): Endpoint {
   );
 }
 
-function hostPort(text: string): Endpoint | undefined {
+function refuseType(field: string, value: unknown): never {
+  throw new LeverError("INVALID_OPTION", `${field} is ${value === null ? "null" : `a ${typeof value}`}, expected text`);
+}
+
+function hostPort(text: string): TcpEndpoint | undefined {
   const match = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?$/.exec(text);
   if (match === null) return undefined;
   const port = match[2] === undefined ? gatewayPortDefault : Number(match[2]);
@@ -48,25 +58,31 @@ export function printEndpoint(endpoint: Endpoint): string {
   return endpoint.kind === "unix" ? `unix://${endpoint.path}` : `tcp://${endpoint.host}:${endpoint.port}`;
 }
 
-/** Connects; rejects with the system's error, or after `timeoutMs`. */
-export function dial(endpoint: Endpoint, timeoutMs: number): Promise<Transport> {
+/** Connects; rejects with the system's error, after `timeoutMs`, or when the signal is aborted. */
+export function dial(endpoint: Endpoint, timeoutMs: number, signal: AbortSignal): Promise<Transport> {
   return new Promise((resolve, reject) => {
     const socket: Socket =
       endpoint.kind === "unix"
         ? connectTcp({ path: endpoint.path })
         : connectTcp({ host: endpoint.host, port: endpoint.port, noDelay: true });
-    const timer = setTimeout(() => {
-      socket.destroy();
-      reject(new Error(`no connection within ${timeoutMs} ms`));
-    }, timeoutMs);
-    const onError = (error: Error) => {
+    const settle = () => {
       clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
+      socket.off("error", fail);
+    };
+    const fail = (error: Error) => {
+      settle();
+      // Of a socket that is given up nobody wants to hear any more.
+      socket.on("error", () => {});
+      socket.destroy();
       reject(error);
     };
-    socket.once("error", onError);
+    const onAbort = () => fail(new Error("the dial was given up"));
+    const timer = setTimeout(() => fail(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
+    signal.addEventListener("abort", onAbort, { once: true });
+    socket.once("error", fail);
     socket.once("connect", () => {
-      clearTimeout(timer);
-      socket.off("error", onError);
+      settle();
       resolve(new DuplexTransport(socket, printEndpoint(endpoint)));
     });
   });

@@ -9,8 +9,10 @@ export type { Effect, ErrorCode, ErrorKind, Reason } from "@leveros/protocol/err
 export { LeverError } from "@leveros/protocol/error/lever-error.ts";
 export { MethodError } from "@leveros/protocol/error/method-error.ts";
 export type { Caller } from "@leveros/protocol/session/routing-header.ts";
-export { type CallOptions, Client, type ClientOptions } from "./client.ts";
+export type { CallOptions } from "./call-options.ts";
+export { Client, type ClientOptions } from "./client.ts";
 export { type CallContext, context } from "./context.ts";
+export type { ErrorFacts, ErrorReporter } from "./method-server.ts";
 export { type ServeOptions, type Server, serve } from "./serve.ts";
 export type { Remote } from "./service-proxy.ts";
 export { type StandardSchema, validated, validatedChannel } from "./validated.ts";
