@@ -30,7 +30,7 @@ import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
-import type { CallerRuntime } from "@leveros/protocol/invocation/outgoing-call.ts";
+import type { CallerRuntime } from "@leveros/protocol/invocation/outgoing-stream.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import { encodeArgs } from "@leveros/protocol/value/form.ts";
