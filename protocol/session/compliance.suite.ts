@@ -452,14 +452,15 @@ export function sessionCompliance(name: string, clock: Clock, pair: () => Promis
       const channels = await Promise.all(opening);
       const sends = channels.map((channel) => channel.send(new Uint8Array(MiB)));
       const ends = channels.map((channel) => channel.closeWrite());
-      await raw.settled();
       const half = sessionWindowBytesMin / 2;
+      // A transport takes it in several turns; a further round shows that it stays at that.
+      await eventually(() => raw.end.costWritten > half - 17 * KiB, "channels use half of the credit");
+      await raw.settled();
       expect(raw.end.costWritten).toBeLessThanOrEqual(half);
-      expect(raw.end.costWritten).toBeGreaterThan(half - 17 * KiB);
       const call = raw.end.call("any", [new Uint8Array(2 * MiB)]);
+      await eventually(() => raw.end.costWritten > sessionWindowBytesMin - 17 * KiB, "a call uses the rest");
       await raw.settled();
       expect(raw.end.costWritten).toBeLessThanOrEqual(sessionWindowBytesMin);
-      expect(raw.end.costWritten).toBeGreaterThan(sessionWindowBytesMin - 17 * KiB);
       // With credit all goes on, the call and the channels in turns.
       raw.peer.send(FrameType.Window, 0, 0, Uint8Array.of(0, 0x80, 0, 0));
       await Promise.all(sends);
