@@ -30,14 +30,23 @@ import { reportedLoad } from "./balancer/endpoint-load.ts";
 import { InboundRelay } from "./inbound-relay.ts";
 import { type AgentLimits, defaultAgentLimits } from "./limits.ts";
 import { type AgentObserver, silentObserver } from "./observer.ts";
-import { PeerLink } from "./peer-link.ts";
+import type { LinkHost } from "./peer-link.ts";
 import { OutboundRelay } from "./relay.ts";
 import { type MethodRoute, ServiceView } from "./service-view.ts";
 
 /** Where tables come from, and where the app's registration goes. */
 export interface Discovery {
-  /** Calls the listener with each new table, until the returned function is called. */
-  subscribe(environment: string, service: string, listener: (table: ServiceTable) => void): () => void;
+  /**
+   * Calls `onTable` with each new table, and `onUnavailable` from time to time while there is none, until the returned
+   * function is called. Throws OVERLOADED when too many services are subscribed to.
+   */
+  subscribe(
+    environment: string,
+    service: string,
+    onTable: (table: ServiceTable) => void,
+    onUnavailable: (error: LeverError) => void,
+  ): () => void;
+  /** The app serves this, and takes calls. */
   register(registration: Registration): void;
   /** The app has gone. */
   unregister(): void;
@@ -63,18 +72,17 @@ export interface AgentOptions {
 /** What a session belongs to. */
 interface Link {
   readonly kind: "app" | "peer" | "client";
-  session: Session | undefined;
-  /** The `Caller` field for frames of this link, encoded; undefined until the peer's HELLO is there. */
+  /** The `Caller` field for frames of this link, encoded; an app has none: its agent's peers know the agent. */
   caller: Uint8Array;
 }
 
 const noField = new Uint8Array(0);
-/** How long it is remembered that a service does not exist, after the last call to it. */
+/** How long it is remembered, after the last call to it, that a service does not exist or has no table yet. */
 const missingServiceIdleMs = 5000;
 /** What a client outside may use: much less than an agent, which carries the calls of many. */
 const clientSessionLimits = { sessionWindowBytes: 4 * 1024 * 1024, streamsMax: 1000, silenceMs: 15_000 };
 
-export class Agent {
+export class Agent implements LinkHost {
   readonly clock: Clock;
   readonly random: Random;
   readonly identity: Identity;
@@ -85,8 +93,9 @@ export class Agent {
   readonly #options: AgentOptions;
   readonly #sessionLimits: SessionLimits;
   readonly #views = new Map<string, { view: ServiceView; unsubscribe: () => void }>();
-  readonly #links = new Map<string, PeerLink>();
+  /** All that are open, the dialed ones too. */
   readonly #sessions = new Set<Session>();
+  readonly #accepted = { app: 0, peer: 0, client: 0 };
   /** The session of the app that has registered. */
   #app: { session: Session; registration: Registration; methods: ReadonlySet<string> } | undefined;
   #ownView: ServiceView | undefined;
@@ -113,7 +122,7 @@ export class Agent {
     this.#sessionLimits = { ...defaultSessionLimits, ...options.sessionLimits };
     const { environment, service } = options.identity;
     if (environment !== undefined && service !== undefined) this.#ownView = this.view(environment, service);
-    this.#sweep();
+    this.#sweepLater();
   }
 
   // ---------------------------------------------------------------- state for hosts
@@ -187,11 +196,12 @@ export class Agent {
   }
 
   #accept(kind: Link["kind"], transport: Transport, limits: SessionLimits, onClose?: () => void): Session | undefined {
-    if (this.#isClosed || this.#sessions.size >= this.limits.sessionsMax) {
+    if (this.#isClosed || this.#accepted[kind] >= this.limits.sessionsMax) {
       transport.destroy();
       return undefined;
     }
-    const link: Link = { kind, session: undefined, caller: noField };
+    this.#accepted[kind]++;
+    const link: Link = { kind, caller: noField };
     const session: Session = new Session({
       transport,
       clock: this.clock,
@@ -200,7 +210,7 @@ export class Agent {
       limits,
       handler: {
         onHello: (hello) => {
-          link.caller = callerField(kind, hello, this.identity);
+          if (kind !== "app") link.caller = callerField(kind, hello);
         },
         onOpen: (stream, open) => {
           if (kind === "peer") this.#onPeerOpen(link, session, stream, open);
@@ -209,12 +219,12 @@ export class Agent {
         ...(kind === "app" ? { onRegister: (payload: Uint8Array) => this.#onRegister(session, payload) } : {}),
         onGoAway: () => this.#onAppGoesAway(session),
         onClose: () => {
+          this.#accepted[kind]--;
           this.#onSessionClose(session);
           onClose?.();
         },
       },
     });
-    link.session = session;
     this.#sessions.add(session);
     return session;
   }
@@ -228,7 +238,9 @@ export class Agent {
 
   #onRegister(session: Session, payload: Uint8Array): void {
     const registration = decodeRegistration(payload);
-    if (this.#app !== undefined && this.#app.session !== session && !this.#app.session.isClosed) {
+    const other = this.#app?.session;
+    // One that is about to stop only finishes what it has.
+    if (other !== undefined && !other.isClosed && !other.isPeerGoingAway) {
       return session.close(
         new LeverError(
           "INVALID_OPTION",
@@ -237,8 +249,10 @@ export class Agent {
       );
     }
     this.#app = { session, registration, methods: new Set(registration.methods.map((method) => method.name)) };
+    // Nothing is to be sent here any more, whatever the app does.
+    if (this.#isStopping) return;
     // An app that was stopped for a restart is there again.
-    if (!this.#isStopping) this.#isDraining = false;
+    this.#isDraining = false;
     this.#options.discovery.register(registration);
   }
 
@@ -248,71 +262,35 @@ export class Agent {
     this.#options.discovery.draining();
   }
 
-  /** The link to an instance; one for all services and calls that know it. */
-  linkTo(id: string, address: string): PeerLink {
-    const key = `${id} ${address}`;
-    let link = this.#links.get(key);
-    if (link === undefined) {
-      link = new PeerLink(
-        address,
-        (to) => this.#dialPeer(to),
-        this.clock,
-        this.limits.dialBackoffMs,
-        () => this.#links.delete(key),
-      );
-      this.#links.set(key, link);
-    }
-    return link;
+  /** For links: connects to a peer agent. */
+  dial(address: string): Promise<Transport> {
+    return this.#options.dial(address);
   }
 
-  #dialPeer(address: string): Promise<Session> {
-    return new Promise((resolve, reject) => {
-      let isOver = false;
-      const timer = this.clock.setTimer(() => {
-        if (isOver) return;
-        isOver = true;
-        reject(new LeverError("INSTANCE_UNREACHABLE", `no connection within ${this.limits.dialTimeoutMs} ms`));
-      }, this.limits.dialTimeoutMs);
-      this.#options.dial(address).then(
-        (transport) => {
-          this.clock.clearTimer(timer);
-          if (isOver || this.#isClosed) {
-            isOver = true;
-            transport.destroy();
-            return reject(new LeverError("INSTANCE_UNREACHABLE", "the agent is closing"));
-          }
-          isOver = true;
-          const session: Session = new Session({
-            transport,
-            clock: this.clock,
-            side: "dialer",
-            identity: this.identity,
-            limits: this.#sessionLimits,
-            handler: {
-              onOpen: (stream) => {
-                stream.refuse(
-                  encodeFault(
-                    new LeverError("PROTOCOL_VIOLATION", "this agent takes calls on its own port only", {
-                      effect: "none",
-                    }),
-                  ),
-                );
-                stream.release();
-              },
-              onClose: () => this.#sessions.delete(session),
-            },
-          });
-          this.#sessions.add(session);
-          resolve(session);
+  /** For links: a session on the dialer's side. */
+  openLink(transport: Transport, onHello: () => void, onClose: (error: LeverError) => void): Session {
+    const session: Session = new Session({
+      transport,
+      clock: this.clock,
+      side: "dialer",
+      identity: this.identity,
+      // A channel goes on for as long as it likes after its instance has left the table.
+      limits: { ...this.#sessionLimits, goAwayGraceMs: Number.POSITIVE_INFINITY },
+      handler: {
+        onHello,
+        onOpen: (stream) => {
+          const error = new LeverError("PROTOCOL_VIOLATION", "an agent takes calls on its own port only");
+          stream.refuse(encodeFault(error.withEffect("none")));
+          stream.release();
         },
-        (error: unknown) => {
-          this.clock.clearTimer(timer);
-          if (isOver) return;
-          isOver = true;
-          reject(error);
+        onClose: (error) => {
+          this.#sessions.delete(session);
+          onClose(error);
         },
-      );
+      },
     });
+    this.#sessions.add(session);
+    return session;
   }
 
   // ---------------------------------------------------------------- calls from here
@@ -325,20 +303,26 @@ export class Agent {
       if (open.payloadAt > routingFixedBytes) this.#checkFields(frame, open.payloadAt);
       if (link.kind === "client") frame = withField(frame, FieldKey.Caller, link.caller);
     } catch (error) {
-      return this.#refuse(stream, cost, LeverError.from(error));
+      return this.#refuseCaller(link, session, stream, open.target, LeverError.from(error));
     }
     let route = open.target.route as MethodRoute | undefined;
     if (route === undefined || route.policyVersion !== route.view.policyVersion) {
       try {
         route = this.#resolve(open.target, session.hello, link.kind);
       } catch (error) {
-        return this.#refuse(stream, cost, LeverError.from(error));
+        return this.#refuseCaller(link, session, stream, open.target, LeverError.from(error));
       }
-      open.target.route = route;
+      // A target lives as long as its session, and must not keep the view of a service that there is not.
+      if (route.view.exists) open.target.route = route;
     }
-    const { view } = route;
-    view.lastUsedAt = this.clock.now();
-    new OutboundRelay(this, stream, route, open.timeoutMs, open.flags, frame, argsBytes, cost).begin();
+    new OutboundRelay(this, stream, route, open.timeoutMs).begin(open.flags, frame, argsBytes, cost);
+  }
+
+  #refuseCaller(link: Link, session: Session, stream: Stream, target: Target, error: LeverError): void {
+    refuse(stream, error);
+    const environment = this.#environmentOf(target, session.hello, link.kind);
+    if (stream.isChannel) this.observer.channelOpened(environment, target.service, error.code, 0);
+    else this.observer.callEnded(environment, target.service, error.code, 0);
   }
 
   #resolve(target: Target, hello: Hello | undefined, kind: Link["kind"]): MethodRoute {
@@ -371,12 +355,6 @@ export class Agent {
     }
   }
 
-  #refuse(stream: Stream, cost: number, error: LeverError): void {
-    stream.consume(cost);
-    stream.refuse(encodeFault(error.withEffect("none")));
-    stream.release();
-  }
-
   /** The view of a service, subscribed to from now on. */
   view(environment: string, service: string): ServiceView {
     const key = `${environment}/${service}`;
@@ -384,24 +362,41 @@ export class Agent {
     if (known !== undefined) return known.view;
     const view = new ServiceView(this, environment, service);
     view.lastUsedAt = this.clock.now();
-    // Throws OVERLOADED when too many services are subscribed to: then nothing stays behind.
-    const unsubscribe = this.#options.discovery.subscribe(environment, service, (table) => view.update(table));
+    const subscribe = () =>
+      this.#options.discovery.subscribe(
+        environment,
+        service,
+        (table) => view.update(table),
+        (error) => view.unavailable(error),
+      );
+    let unsubscribe: () => void;
+    try {
+      unsubscribe = subscribe();
+    } catch {
+      // Names of services that there are not, however many are asked for, must not keep others out.
+      this.#sweep(0);
+      unsubscribe = subscribe();
+    }
     this.#views.set(key, { view, unsubscribe });
     return view;
   }
 
-  /** Ends subscriptions to services that are no longer called; soon where there is no such service, however many are asked for. */
-  #sweep(): void {
+  /** Ends subscriptions to services that are no longer called: soon where there is no such service. */
+  #sweep(missingIdleMs: number): void {
+    const now = this.clock.now();
+    for (const [key, { view, unsubscribe }] of this.#views) {
+      const idleMs = view.exists ? this.limits.subscriptionIdleMs : missingIdleMs;
+      if (view === this.#ownView || view.calls > 0 || now - view.lastUsedAt < idleMs) continue;
+      this.#views.delete(key);
+      unsubscribe();
+      view.close();
+    }
+  }
+
+  #sweepLater(): void {
     this.#sweepTimer = this.clock.setTimer(() => {
-      const now = this.clock.now();
-      for (const [key, { view, unsubscribe }] of this.#views) {
-        const idleMs = view.table?.exists === false ? missingServiceIdleMs : this.limits.subscriptionIdleMs;
-        if (view === this.#ownView || view.calls > 0 || now - view.lastUsedAt < idleMs) continue;
-        this.#views.delete(key);
-        unsubscribe();
-        view.close();
-      }
-      this.#sweep();
+      this.#sweep(missingServiceIdleMs);
+      this.#sweepLater();
     }, missingServiceIdleMs);
   }
 
@@ -411,8 +406,9 @@ export class Agent {
     const cost = flowCost(open.frame);
     const refusal = this.#whyNotServed(stream, open.target);
     const app = this.#app;
-    if (refusal !== undefined || app === undefined) {
-      return this.#refuse(stream, cost, refusal ?? new LeverError("NO_INSTANCES", "the app is gone"));
+    const limits = this.#ownView?.limits;
+    if (refusal !== undefined || app === undefined || limits === undefined) {
+      return this.#refusePeer(stream, refusal ?? new LeverError("NO_INSTANCES", "this agent serves nothing"));
     }
     let frame = open.frame;
     try {
@@ -420,26 +416,27 @@ export class Agent {
       // A gateway says who calls; for anybody else it is the peer itself.
       if (session.hello?.role !== "gateway") frame = withField(frame, FieldKey.Caller, link.caller);
     } catch (error) {
-      return this.#refuse(stream, cost, LeverError.from(error));
+      return this.#refusePeer(stream, LeverError.from(error));
     }
-    const limits = this.#ownView?.limits;
-    if (limits === undefined)
-      return this.#refuse(stream, cost, new LeverError("SERVICE_NOT_FOUND", "this agent serves nothing"));
     new InboundRelay(this, stream, limits).start(app.session, open.target, open.flags, frame, cost);
   }
 
+  #refusePeer(stream: Stream, error: LeverError): void {
+    refuse(stream, error);
+    this.observer.served(error.code, 0);
+  }
+
   #whyNotServed(stream: Stream, target: Target): LeverError | undefined {
-    const { environment, service, instance } = this.identity;
+    const { environment, service, instance = "this instance" } = this.identity;
     if (target.environment !== environment || target.service !== service) {
       return new LeverError(
         "INSTANCE_UNREACHABLE",
-        `${target.text} was sent to ${instance ?? "an agent"} of ${environment ?? "-"}/${service ?? "-"}; the table is old`,
+        `${target.text} was sent to ${instance} of ${environment ?? "-"}/${service ?? "-"}; the table is old`,
       );
     }
+    if (this.#isDraining) return new LeverError("DRAINING", `${instance} takes no new calls`);
     const app = this.#app;
-    if (app === undefined)
-      return new LeverError("NO_INSTANCES", `the app of ${instance ?? "this instance"} has not registered`);
-    if (this.#isDraining) return new LeverError("DRAINING", `${instance ?? "this instance"} takes no new calls`);
+    if (app === undefined) return new LeverError("NO_INSTANCES", `the app of ${instance} has not registered`);
     if (!app.methods.has(target.method)) {
       return new LeverError(
         "METHOD_NOT_FOUND",
@@ -447,15 +444,13 @@ export class Agent {
       );
     }
     const limits = this.#ownView?.limits;
-    if (limits !== undefined) {
-      if (!stream.isChannel && this.#callsServed >= limits.inFlightPerInstance) {
-        return overloaded(instance, "inFlightPerInstance", limits.inFlightPerInstance, "calls run");
-      }
-      if (stream.isChannel && this.#channelsServed >= limits.channelsPerInstance) {
-        return overloaded(instance, "channelsPerInstance", limits.channelsPerInstance, "channels are open");
-      }
+    if (limits === undefined) return undefined;
+    if (stream.isChannel) {
+      if (this.#channelsServed < limits.channelsPerInstance) return undefined;
+      return overloaded(instance, "channelsPerInstance", limits.channelsPerInstance, "channels are open");
     }
-    return undefined;
+    if (this.#callsServed < limits.inFlightPerInstance) return undefined;
+    return overloaded(instance, "inFlightPerInstance", limits.inFlightPerInstance, "calls run");
   }
 
   /** A relay has taken a call or channel to the app. */
@@ -528,28 +523,25 @@ export class Agent {
   }
 }
 
-function callerField(kind: Link["kind"], hello: Hello, own: Identity): Uint8Array {
-  const caller: Caller =
-    kind === "client"
-      ? { outside: true, ...(hello.environment === undefined ? {} : { environment: hello.environment }) }
-      : {
-          ...(hello.environment === undefined ? {} : { environment: hello.environment }),
-          ...(hello.service === undefined ? {} : { service: hello.service }),
-          ...(hello.instance === undefined ? {} : { instance: hello.instance }),
-        };
-  return kind === "app" ? encodeFields({ caller: { ...caller, ...identityOf(own) } }) : encodeFields({ caller });
-}
-
-function identityOf(identity: Identity): Caller {
-  return {
-    ...(identity.environment === undefined ? {} : { environment: identity.environment }),
-    ...(identity.service === undefined ? {} : { service: identity.service }),
-    ...(identity.instance === undefined ? {} : { instance: identity.instance }),
+/** Who calls over a link, by its peer's HELLO. */
+function callerField(kind: "peer" | "client", { environment, service, instance }: Hello): Uint8Array {
+  const caller: Caller = {
+    ...(environment !== undefined && { environment }),
+    ...(kind === "client"
+      ? { outside: true }
+      : { ...(service !== undefined && { service }), ...(instance !== undefined && { instance }) }),
   };
+  return encodeFields({ caller });
 }
 
-function overloaded(instance: string | undefined, limit: string, max: number, what: string): LeverError {
-  return new LeverError("OVERLOADED", `${max} ${what} in ${instance ?? "this instance"}, the most allowed (${limit})`, {
+/** Nothing of the stream has gone anywhere. */
+function refuse(stream: Stream, error: LeverError): void {
+  stream.refuse(encodeFault(error.withEffect("none")));
+  stream.release();
+}
+
+function overloaded(instance: string, limit: string, max: number, what: string): LeverError {
+  return new LeverError("OVERLOADED", `${max} ${what} in ${instance}, the most allowed (${limit})`, {
     effect: "none",
     details: { limit, [limit]: max },
   });

@@ -14,6 +14,7 @@ import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/ses
 import type { Target } from "@leveros/protocol/target/target.ts";
 import type { Agent } from "./agent.ts";
 import { ItemCounter, itemTooLarge } from "./item-counter.ts";
+import { endCode } from "./observer.ts";
 
 const replyLoadBytes = 2;
 
@@ -24,8 +25,11 @@ export class InboundRelay implements StreamHandler {
   readonly #startedAt: number;
   #app: Stream | undefined;
   #isOver = false;
+  /** The method has been entered, as far as is known here: a REPLY has begun, or there was an ACCEPT. */
   #isAnswered = false;
-  readonly #fromApp = new ItemCounter();
+  #fromApp: ItemCounter | undefined;
+  /** How the caller has ended its direction of a channel. */
+  #callerCode = "OK";
 
   constructor(agent: Agent, peer: Stream, limits: ServiceLimits) {
     this.#agent = agent;
@@ -61,6 +65,7 @@ export class InboundRelay implements StreamHandler {
       return this.#over(decodeFault(payload).code);
     }
     if (app === undefined || this.#isOver) return this.#peer.consume(flowCost(payload));
+    if (type === FrameType.End && (flags & Flag.More) === 0) this.#callerCode = endCode(flags, payload, 0);
     app.send(type, flags, payload, this.#peer, flowCost(payload));
     this.#checkChannelOver();
   }
@@ -70,19 +75,18 @@ export class InboundRelay implements StreamHandler {
     switch (type) {
       case FrameType.Reply: {
         const load = this.#agent.loadWithout(peer.isChannel);
-        let bytes = payload.length;
+        const faultAt = this.#isAnswered ? 0 : replyLoadBytes;
         if (!this.#isAnswered) {
           this.#isAnswered = true;
-          bytes -= replyLoadBytes;
           payload[0] = load >>> 8;
           payload[1] = load;
         }
         const isError = (flags & (Flag.Error | Flag.Fault)) !== 0;
-        if (!isError && !this.#fromApp.add(flags, bytes, this.#limits.resultBytes)) {
+        if (!isError && !this.#fits(flags, payload.length - faultAt, this.#limits.resultBytes)) {
           return this.#tooLarge(itemTooLarge("result", this.#limits.resultBytes));
         }
         peer.send(type, flags, payload, app, flowCost(payload));
-        if ((flags & Flag.More) === 0) this.#over(isError ? "UNKNOWN" : "OK");
+        if ((flags & Flag.More) === 0) this.#over(endCode(flags, payload, faultAt));
         return;
       }
       case FrameType.Accept: {
@@ -97,18 +101,26 @@ export class InboundRelay implements StreamHandler {
         peer.reset(payload);
         return this.#over(decodeFault(payload).code);
       case FrameType.Message:
-        if (!this.#fromApp.add(flags, payload.length, this.#limits.messageBytes)) {
+        if (!this.#fits(flags, payload.length, this.#limits.messageBytes)) {
           return this.#tooLarge(itemTooLarge("message", this.#limits.messageBytes));
         }
         break;
       default:
         if ((flags & (Flag.Error | Flag.Fault)) !== 0 && (flags & Flag.More) === 0) {
           peer.send(type, flags, payload, app, flowCost(payload));
-          return this.#over("UNKNOWN");
+          return this.#over(endCode(flags, payload, 0));
         }
     }
     peer.send(type, flags, payload, app, flowCost(payload));
     this.#checkChannelOver();
+  }
+
+  /** Counts a fragment; false if its item is larger than `bytesMax`. */
+  #fits(flags: number, fragmentBytes: number, bytesMax: number): boolean {
+    // Nearly every item is one frame.
+    if (this.#fromApp === undefined && (flags & Flag.More) === 0) return fragmentBytes <= bytesMax;
+    this.#fromApp ??= new ItemCounter();
+    return this.#fromApp.add(flags, fragmentBytes, bytesMax);
   }
 
   #tooLarge(error: LeverError): void {
@@ -119,7 +131,7 @@ export class InboundRelay implements StreamHandler {
   }
 
   #checkChannelOver(): void {
-    if (this.#peer.isClosed && this.#app?.isClosed === true) this.#over("OK");
+    if (this.#peer.isClosed && this.#app?.isClosed === true) this.#over(this.#callerCode);
   }
 
   onWritable(): void {
@@ -140,7 +152,7 @@ export class InboundRelay implements StreamHandler {
     const gone = new LeverError(
       "APP_GONE",
       `the app of ${this.#agent.identity.instance ?? "this instance"} ended while it had the call`,
-      { effect: this.#isAnswered && this.#peer.isChannel ? "ran" : "unknown" },
+      { effect: this.#isAnswered ? "ran" : "unknown", cause: error },
     );
     this.#peer.reset(encodeFault(gone));
     this.#over(gone.code);

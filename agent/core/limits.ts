@@ -2,11 +2,12 @@
 export interface AgentLimits {
   /** Calls that wait for a table or for a connection, over all services. One more is refused: OVERLOADED. */
   readonly heldCallsMax: number;
-  /** Arguments kept for a possible retry, bytes over all calls. A call that does not fit is not retried after it left. */
+  /**
+   * Arguments kept for a possible retry, bytes over all calls (and 256 for each frame of them). A call that does not fit
+   * is not retried after it has left.
+   */
   readonly retainedBytesMax: number;
-  /** How long a call waits for the first table of its service. */
-  readonly discoveryWaitMs: number;
-  /** How long a connection to a peer may take. */
+  /** How long it may take to connect to a peer, its HELLO included. */
   readonly dialTimeoutMs: number;
   /** After a failed dial, calls to that instance fail at once for this long. */
   readonly dialBackoffMs: number;
@@ -14,14 +15,13 @@ export interface AgentLimits {
   readonly attemptsMax: number;
   /** A service that was not called for this long is no longer subscribed to. */
   readonly subscriptionIdleMs: number;
-  /** Sessions that the agent takes from apps, from peers and from outside, each. One more is closed: OVERLOADED. */
+  /** Sessions that the agent takes from apps, from peers and from outside, each. The connection of one more is closed. */
   readonly sessionsMax: number;
 }
 
 export const defaultAgentLimits: AgentLimits = {
   heldCallsMax: 1000,
   retainedBytesMax: 16 * 1024 * 1024,
-  discoveryWaitMs: 5000,
   dialTimeoutMs: 2000,
   dialBackoffMs: 200,
   attemptsMax: 5,

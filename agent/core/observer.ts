@@ -1,16 +1,22 @@
-/** What a host may count. Called on the hot path: no allocation, no throw. */
+/** What a host may count, and by which code the ends of calls and channels are counted. */
+
+import { decodeFault } from "@leveros/protocol/error/fault.ts";
+import { Flag } from "@leveros/protocol/frame/frame.ts";
+
+/**
+ * Called on the hot path: no allocation, no throw. Codes are OK, those of the catalogue, and UNKNOWN for an error that
+ * is the method's own.
+ */
 export interface AgentObserver {
-  /**
-   * A call of an app here (or of a client outside) is over. `code` is OK or the error's code; for a method's error
-   * UNKNOWN. `durationMs` is from its OPEN to its end.
-   */
+  /** A call of an app here (or of a client outside) is over. `durationMs` is from its OPEN to its end. */
   callEnded(environment: string, service: string, code: string, durationMs: number): void;
   /** A channel's opening is over, as `callEnded`. */
   channelOpened(environment: string, service: string, code: string, durationMs: number): void;
+  /** A channel that was opened with OK is over. */
   channelClosed(environment: string, service: string, code: string): void;
   /** A call goes to another instance, or to the same once more. */
   retried(reason: string): void;
-  /** A call or channel that a peer sent to the app here is over. */
+  /** A call or channel that a peer sent to the app here is over, or was refused. */
   served(code: string, durationMs: number): void;
 }
 
@@ -21,3 +27,12 @@ export const silentObserver: AgentObserver = {
   retried() {},
   served() {},
 };
+
+/**
+ * The code of an end that says how it went by the flags of its last frame: REPLY or END. A fault begins at `faultAt` of
+ * that frame; one of several frames, which no library sends, counts as INTERNAL.
+ */
+export function endCode(flags: number, payload: Uint8Array, faultAt: number): string {
+  if ((flags & Flag.Error) !== 0) return "UNKNOWN";
+  return (flags & Flag.Fault) !== 0 ? decodeFault(payload.subarray(faultAt)).code : "OK";
+}

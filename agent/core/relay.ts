@@ -3,13 +3,13 @@
  * is safe, and passes everything else through undecoded.
  *
  * Invariants: the caller gets exactly one end; `effect` is the worst over all attempts; nothing is sent twice unless
- * `decideRetry` allows it; credit that the caller spent comes back when its frame has left here.
- * Arguments are kept until the answer begins, as far as the limits allow, since a retry needs them.
+ * `decideRetry` allows it; credit that the caller spent comes back when its frame has left here, or is kept within
+ * `retainedBytesMax`. Each attempt is told to its instance as begun and, once, as ended.
  */
 
 import type { TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { DeadlineEntry } from "@leveros/protocol/deadline/deadline-wheel.ts";
-import type { Effect } from "@leveros/protocol/error/catalogue.ts";
+import type { Effect, Reason } from "@leveros/protocol/error/catalogue.ts";
 import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError, worseEffect } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
@@ -19,201 +19,213 @@ import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/ses
 import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
 import type { Agent } from "./agent.ts";
 import { ItemCounter, itemTooLarge } from "./item-counter.ts";
+import { endCode } from "./observer.ts";
+import type { LinkWaiter } from "./peer-link.ts";
 import { decideRetry } from "./retry/retry-policy.ts";
-import type { Instance, MethodRoute, ServiceView } from "./service-view.ts";
+import type { Instance, MethodRoute, ServiceView, ViewWaiter } from "./service-view.ts";
+
+/** What a kept frame takes beside its payload. */
+const retainedOverheadBytes = 256;
+/** The load in front of a REPLY. */
+const replyLoadBytes = 2;
+/** Of the words with which a caller cancels, this much goes on to the instance. */
+const cancelCharsMax = 200;
 
 interface Fragment {
   readonly flags: number;
   readonly payload: Uint8Array;
 }
 
-export class OutboundRelay extends DeadlineEntry implements StreamHandler {
+export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkWaiter, ViewWaiter {
   readonly #agent: Agent;
   readonly #inbound: Stream;
   readonly #view: ServiceView;
-  readonly #route: MethodRoute;
+  #route: MethodRoute;
   readonly #startedAt: number;
-  readonly #deadlineAt: number;
-  /** What the caller's first frame cost, until that credit went with it. */
-  #owedFirst: number;
-  readonly #argsBytes: number;
+  readonly #timeoutMs: number;
+  #deadlineAt: number;
 
-  /** The first OPEN frame, and its further fragments in order. Undefined once the answer has begun. */
-  #first: Fragment | undefined;
-  /** The first frame as it came in, for the first attempt. */
+  /** The first OPEN frame; undefined once the answer has begun, or no retry can be. It is not written to once it left. */
+  #first: Uint8Array | undefined;
+  #firstFlags = 0;
+  /** The first frame as it came in, for an attempt at once. */
   #unsent: Uint8Array | undefined;
+  /** What the caller's first frame cost, until that credit went with it. */
+  #owedFirst = 0;
+  /** The further fragments in order. */
   #rest: Fragment[] | undefined;
-  /** How many of `#rest` came while there was no outbound stream: their credit is still owed. */
+  /** From here on, fragments of `#rest` came while there was no outbound stream: their credit is still owed. */
   #unsentFrom = 0;
   #retainedBytes = 0;
-  /** False when the arguments are too large to be kept: then there is one attempt. */
+  /** False when there is no room to keep the arguments: then there is no retry once they have left. */
   #isRetained = true;
+  /** Of the arguments, so far. */
+  #argsBytes = 0;
 
   #attempt = 0;
   #attemptStartedAt = 0;
   #drainingRefusals = 0;
+  /** Until it was told how the attempt has ended; of a channel as long as it is open. */
   #instance: Instance | undefined;
   #outbound: Stream | undefined;
   #tried: Instance[] | undefined;
   #effect: Effect = "none";
-  #isHeld = false;
+  /** Where the call waits, counted as held; undefined while it does not. */
+  #waitsAt: { leave(relay: OutboundRelay): void } | undefined;
   #retryTimer: TimerHandle | undefined;
 
-  readonly #argsCounter = new ItemCounter();
   #messagesOut: ItemCounter | undefined;
+  /** How the caller has ended its direction of a channel. */
+  #callerCode = "OK";
   /** The answer has begun: a REPLY, or ACCEPT. */
   #isAnswered = false;
   #isOver = false;
 
-  constructor(
-    agent: Agent,
-    inbound: Stream,
-    route: MethodRoute,
-    timeoutMs: number,
-    flags: number,
-    frame: Uint8Array,
-    argsBytes: number,
-    owedFirst: number,
-  ) {
+  /** `timeoutMs` as in the caller's frame. */
+  constructor(agent: Agent, inbound: Stream, route: MethodRoute, timeoutMs: number) {
     super();
     this.#agent = agent;
     this.#inbound = inbound;
     this.#route = route;
     this.#view = route.view;
     this.#startedAt = agent.clock.now();
+    this.#timeoutMs = timeoutMs;
     this.#deadlineAt = this.#startedAt + (timeoutMs === 0 ? route.timeoutMs : timeoutMs);
-    this.#owedFirst = owedFirst;
-    this.#first = { flags, payload: frame };
-    this.#argsBytes = argsBytes;
   }
 
-  /** `frame` is the first OPEN as it came in, `argsBytes` of it are arguments, and it cost the caller `owedFirst`. */
-  begin(): void {
-    const { flags, payload } = this.#first as Fragment;
+  /** `frame` is the first OPEN as it came in, `argsBytes` of it are arguments, and it cost the caller `cost`. */
+  begin(flags: number, frame: Uint8Array, argsBytes: number, cost: number): void {
+    const view = this.#view;
     this.#inbound.handler = this;
-    this.#view.calls++;
-    this.#view.retryBudget.deposit(this.#startedAt);
+    view.calls++;
+    view.lastUsedAt = this.#startedAt;
+    view.retryBudget.deposit(this.#startedAt);
     this.#agent.wheel.add(this, this.#deadlineAt);
-    this.#retain(payload.length);
+    this.#owedFirst = cost;
+    this.#argsBytes = argsBytes;
+    this.#retain(frame.length);
     // A view of a chunk of 64 KiB must not be kept for as long as a call may take.
-    this.#first = { flags, payload: keptPayload(payload) };
-    this.#unsent = payload;
-    if (!this.#argsCounter.add(flags, this.#argsBytes, this.#view.limits.argsBytes)) {
-      this.#inbound.consume(this.#owedFirst);
-      this.#fail(itemTooLarge("arguments", this.#view.limits.argsBytes));
-    } else if (this.#view.isReady) this.#start();
-    else this.#hold();
+    this.#first = keptPayload(frame);
+    this.#firstFlags = flags;
+    if (view.isReady) {
+      this.#unsent = frame;
+      this.#startWithin(this.#startedAt);
+    } else if (this.#hold(view)) view.whenReady(this);
   }
 
-  /** Waits for the service's first table. */
-  #hold(): void {
-    if (!this.#agent.hold()) return this.#fail(this.#tooManyHeld());
-    this.#isHeld = true;
-    this.#unsent = undefined;
-    this.#view.whenReady(this);
+  /** The policy is known: starts unless the arguments, as far as they are there, are larger than it allows. */
+  #startWithin(now: number): void {
+    if (this.#argsBytes > this.#view.limits.argsBytes) this.#argsTooLarge();
+    else this.#start(now);
   }
 
-  #tooManyHeld(): LeverError {
+  #argsTooLarge(): void {
+    const error = itemTooLarge("arguments", this.#view.limits.argsBytes);
+    // They were complete nowhere, so the method has not run. The instance is not to blame.
+    this.#endAttempt(error, "CANCELLED");
+    this.#fail(error);
+  }
+
+  /** Counts the call as held; fails it where too many are. */
+  #hold(at: { leave(relay: OutboundRelay): void }): boolean {
+    if (this.#agent.hold()) {
+      this.#waitsAt = at;
+      this.#unsent = undefined;
+      return true;
+    }
     const { heldCallsMax } = this.#agent.limits;
-    return new LeverError(
-      "OVERLOADED",
-      `${heldCallsMax} calls wait at this agent for a table or a connection already`,
-      {
-        effect: "none",
-        details: { limit: "heldCallsMax", heldCallsMax },
-      },
+    this.#endAttempt(undefined, "CANCELLED");
+    this.#fail(
+      new LeverError(
+        "OVERLOADED",
+        `${heldCallsMax} calls wait at this agent for a table or a connection already, the most that may`,
+        { effect: "none", details: { limit: "heldCallsMax", heldCallsMax } },
+      ),
     );
+    return false;
+  }
+
+  #unhold(): void {
+    const at = this.#waitsAt;
+    if (at === undefined) return;
+    this.#waitsAt = undefined;
+    at.leave(this);
+    this.#agent.unhold();
   }
 
   /** The table is there, or (with an error) will not be in time. */
   onViewReady(error: LeverError | undefined): void {
     this.#unhold();
-    if (this.#isOver) return;
-    if (error !== undefined) this.#fail(error);
-    else this.#start();
-  }
-
-  #unhold(): void {
-    if (!this.#isHeld) return;
-    this.#isHeld = false;
-    this.#agent.unhold();
+    if (error !== undefined) return this.#fail(error);
+    this.#route = this.#view.route(this.#route.target.method);
+    if (this.#timeoutMs === 0) {
+      this.#deadlineAt = this.#startedAt + this.#route.timeoutMs;
+      this.#agent.wheel.add(this, this.#deadlineAt);
+    }
+    this.#startWithin(this.#agent.clock.now());
   }
 
   // ---------------------------------------------------------------- attempts
 
-  #start(): void {
-    const now = this.#agent.clock.now();
-    const instance = this.#view.pick(now, this.#tried, this.#inbound.isChannel);
-    if (instance === undefined) return this.#fail(this.#view.whyNone(this.#tried !== undefined));
+  #start(now: number): void {
+    const { isChannel } = this.#inbound;
+    let instance = this.#view.pick(now, this.#tried, isChannel);
+    if (instance === undefined && this.#tried !== undefined) {
+      // All that there are were tried: any may be tried again.
+      this.#tried = undefined;
+      instance = this.#view.pick(now, undefined, isChannel);
+    }
+    if (instance === undefined) return this.#fail(this.#view.whyNone());
     this.#attempt++;
     this.#attemptStartedAt = now;
     this.#instance = instance;
     instance.balanced.begin(now);
-    const session = instance.link.session;
-    if (session !== undefined) return this.#send(session);
-    if (!this.#isHeld) {
-      if (!this.#agent.hold()) {
-        // Nothing that the instance could be blamed for.
-        this.#instance = undefined;
-        instance.balanced.errored(now, now, "CANCELLED");
-        return this.#fail(this.#tooManyHeld());
-      }
-      this.#isHeld = true;
-    }
-    this.#unsent = undefined;
-    instance.link.dial(this);
+    const { link } = instance;
+    const { session } = link;
+    if (session !== undefined) this.#send(session, now);
+    else if (this.#hold(link)) link.dial(this);
   }
 
   /** The link that the relay waits for is open, or cannot be opened. */
   onLink(session: Session | undefined, error: LeverError | undefined): void {
     this.#unhold();
-    if (this.#isOver) return;
-    if (session === undefined) this.#attemptFailed(error ?? new LeverError("INSTANCE_UNREACHABLE", "no connection"));
-    else this.#send(session);
+    if (session !== undefined) this.#send(session, this.#agent.clock.now());
+    else this.#attemptFailed(error ?? new LeverError("INSTANCE_UNREACHABLE", "no connection", { effect: "none" }));
   }
 
-  #send(session: Session): void {
-    const first = this.#first;
-    if (first === undefined) return;
-    const inbound = this.#inbound;
+  #send(session: Session, now: number): void {
+    const leftMs = this.#deadlineAt - now;
+    if (leftMs <= 0) return this.onDeadline();
     // What is kept is never written to: a frame of an earlier attempt may still lie in a transport's queue.
-    const frame = this.#unsent ?? copyBytes(first.payload);
+    const frame = this.#unsent ?? copyBytes(this.#first as Uint8Array);
     this.#unsent = undefined;
-    const left = this.#deadlineAt - this.#agent.clock.now();
-    writeTimeout(frame, Math.max(Math.ceil(left), 1));
+    writeTimeout(frame, leftMs);
     const owed = this.#owedFirst;
-    this.#owedFirst = 0;
+    const source = owed > 0 ? this.#inbound : undefined;
+    let outbound: Stream;
     try {
-      const outbound = session.openFrame(
-        this.#route.target,
-        first.flags,
-        frame,
-        this,
-        owed > 0 ? inbound : undefined,
-        owed,
-      );
-      this.#outbound = outbound;
+      outbound = session.openFrame(this.#route.target, this.#firstFlags, frame, this, source, owed);
     } catch (error) {
-      if (owed > 0) inbound.consume(owed);
       return this.#attemptFailed(LeverError.from(error).withEffect("none"));
     }
-    const rest = this.#rest;
-    if (rest === undefined) return;
-    for (let i = 0; i < rest.length && this.#outbound !== undefined; i++) {
-      const fragment = rest[i] as Fragment;
-      const isOwed = i >= this.#unsentFrom;
-      this.#outbound.send(
-        FrameType.Open,
-        fragment.flags,
-        fragment.payload,
-        isOwed ? inbound : undefined,
-        isOwed ? flowCost(fragment.payload) : 0,
-      );
+    this.#outbound = outbound;
+    this.#owedFirst = 0;
+    if (this.#rest !== undefined) this.#sendRest(outbound, this.#rest);
+    if (!this.#isRetained) this.#dropRetained();
+  }
+
+  #sendRest(outbound: Stream, rest: readonly Fragment[]): void {
+    const inbound = this.#inbound;
+    for (let i = 0; i < rest.length; i++) {
+      const { flags, payload } = rest[i] as Fragment;
+      if (i < this.#unsentFrom) outbound.send(FrameType.Open, flags, payload);
+      else outbound.send(FrameType.Open, flags, payload, inbound, flowCost(payload));
     }
     this.#unsentFrom = rest.length;
   }
 
-  #retain(bytes: number): void {
+  #retain(payloadBytes: number): void {
+    const bytes = payloadBytes + retainedOverheadBytes;
     if (this.#isRetained && this.#agent.retain(bytes)) this.#retainedBytes += bytes;
     else this.#isRetained = false;
   }
@@ -227,75 +239,74 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
 
   #attemptFailed(error: LeverError): void {
     const instance = this.#instance;
-    this.#outbound = undefined;
     const now = this.#agent.clock.now();
-    if (instance !== undefined) {
-      this.#instance = undefined;
-      instance.balanced.errored(now, this.#attemptStartedAt, error.reason);
-    }
+    this.#outbound = undefined;
+    this.#instance = undefined;
+    instance?.balanced.errored(now, this.#attemptStartedAt, error.reason);
     this.#effect = worseEffect(this.#effect, error.effect);
     if (error.reason === "DRAINING") this.#drainingRefusals++;
-    const decision =
-      this.#isAnswered || !this.#isRetained || this.#first === undefined
-        ? undefined
-        : decideRetry({
-            attempt: this.#attempt - this.#drainingRefusals,
-            attemptsMax: this.#agent.limits.attemptsMax,
-            drainingRefusals: this.#drainingRefusals,
-            effect: this.#effect,
-            kind: error.kind,
-            reason: error.reason,
-            isIdempotent: this.#route.isIdempotent,
-            // Instances do not remember tokens.
-            hasToken: false,
-            timeLeftMs: this.#deadlineAt - now,
-            budget: this.#view.retryBudget,
-            now,
-            random: this.#agent.random,
-          });
-    if (decision === undefined || !decision.retry) return this.#fail(error);
+    if (this.#first === undefined) return this.#fail(error);
+    const decision = decideRetry({
+      attempt: this.#attempt - this.#drainingRefusals,
+      attemptsMax: this.#agent.limits.attemptsMax,
+      drainingRefusals: this.#drainingRefusals,
+      effect: this.#effect,
+      kind: error.kind,
+      reason: error.reason,
+      isIdempotent: this.#route.isIdempotent,
+      // Instances do not remember tokens.
+      hasToken: false,
+      timeLeftMs: this.#deadlineAt - now,
+      budget: this.#view.retryBudget,
+      now,
+      random: this.#agent.random,
+    });
+    if (!decision.retry) return this.#fail(error);
     if (decision.elsewhere && instance !== undefined) {
       this.#tried ??= [];
       this.#tried.push(instance);
     }
-    // When every instance was tried, any may be tried again.
-    if (this.#tried !== undefined && this.#tried.length >= this.#view.servingCount) this.#tried = undefined;
     this.#agent.observer.retried(error.reason);
-    if (decision.delayMs === 0) return this.#start();
+    if (decision.delayMs === 0) return this.#start(now);
     this.#retryTimer = this.#agent.clock.setTimer(() => {
       this.#retryTimer = undefined;
-      if (!this.#isOver) this.#start();
+      this.#start(this.#agent.clock.now());
     }, decision.delayMs);
   }
 
-  override onDeadline(): void {
+  /** Ends the attempt that is under way, if one is, for a cause that `reason` says. */
+  #endAttempt(error: LeverError | undefined, reason: Reason): void {
     const outbound = this.#outbound;
-    const error = new LeverError(
-      "DEADLINE_EXCEEDED",
-      `${this.#inbound.isChannel ? "the channel to " : ""}${this.#route.target.text} ${
-        this.#inbound.isChannel ? "was not open" : "gave no answer"
-      } within ${Math.round(this.#deadlineAt - this.#startedAt)} ms`,
-      { effect: outbound?.hasLeft === true ? "unknown" : "none" },
-    );
-    const instance = this.#instance;
     if (outbound !== undefined) {
       this.#outbound = undefined;
-      outbound.reset(encodeFault(error));
+      if (error !== undefined && !outbound.isClosed) outbound.reset(encodeFault(error));
     }
-    if (instance !== undefined) {
-      this.#instance = undefined;
-      instance.balanced.errored(this.#agent.clock.now(), this.#attemptStartedAt, error.reason);
-    }
+    const instance = this.#instance;
+    // Of an answered one the instance was told already.
+    if (instance === undefined || this.#isAnswered) return;
+    this.#instance = undefined;
+    instance.balanced.errored(this.#agent.clock.now(), this.#attemptStartedAt, reason);
+  }
+
+  override onDeadline(): void {
+    const { isChannel } = this.#inbound;
+    const hasLeft = this.#outbound?.hasLeft === true;
+    const error = new LeverError(
+      "DEADLINE_EXCEEDED",
+      `${isChannel ? "the channel to " : ""}${this.#route.target.text} ${
+        isChannel ? "was not open" : "gave no answer"
+      } within ${Math.round(this.#deadlineAt - this.#startedAt)} ms`,
+      { effect: this.#isAnswered ? "ran" : hasLeft ? "unknown" : "none" },
+    );
+    this.#endAttempt(error, error.reason);
     this.#fail(error);
   }
 
   /** Answers the caller with an error: the worst effect of all attempts. */
   #fail(error: LeverError): void {
-    if (this.#isOver) return;
-    const effect = worseEffect(this.#effect, error.effect);
-    const told = error.withEffect(effect);
+    const told = error.withEffect(worseEffect(this.#effect, error.effect));
     const inbound = this.#inbound;
-    if (effect === "none" && !this.#isAnswered) inbound.refuse(encodeFault(told));
+    if (told.effect === "none") inbound.refuse(encodeFault(told));
     else inbound.reset(encodeFault(told));
     this.#over(told.code);
   }
@@ -305,16 +316,19 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
     this.#isOver = true;
     this.#agent.wheel.remove(this);
     this.#dropRetained();
+    this.#unsent = undefined;
     this.#unhold();
     if (this.#retryTimer !== undefined) this.#agent.clock.clearTimer(this.#retryTimer);
+    this.#retryTimer = undefined;
     const inbound = this.#inbound;
     inbound.release();
-    this.#view.calls--;
-    const now = this.#agent.clock.now();
-    const { environment, service } = this.#view;
-    const observer = this.#agent.observer;
-    if (!inbound.isChannel) observer.callEnded(environment, service, code, now - this.#startedAt);
-    else if (!this.#isAnswered) observer.channelOpened(environment, service, code, now - this.#startedAt);
+    const view = this.#view;
+    view.calls--;
+    const { environment, service } = view;
+    const durationMs = this.#agent.clock.now() - this.#startedAt;
+    const { observer } = this.#agent;
+    if (!inbound.isChannel) observer.callEnded(environment, service, code, durationMs);
+    else if (!this.#isAnswered) observer.channelOpened(environment, service, code, durationMs);
     else {
       observer.channelClosed(environment, service, code);
       this.#instance?.balanced.channelClosed();
@@ -332,63 +346,59 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
 
   #fromCaller(type: number, flags: number, payload: Uint8Array): void {
     const inbound = this.#inbound;
-    if (type === FrameType.Reset) {
-      const outbound = this.#outbound;
-      this.#outbound = undefined;
-      outbound?.reset(payload);
-      const instance = this.#instance;
-      if (instance !== undefined && !this.#isAnswered) {
-        this.#instance = undefined;
-        instance.balanced.errored(this.#agent.clock.now(), this.#attemptStartedAt, "CANCELLED");
-      }
-      return this.#over(decodeFault(payload).code);
-    }
-    if (this.#isOver) return inbound.consume(flowCost(payload));
-    if (type === FrameType.Open) {
-      if (!this.#argsCounter.add(flags, payload.length, this.#view.limits.argsBytes)) {
-        const error = itemTooLarge("arguments", this.#view.limits.argsBytes);
-        this.#outbound?.reset(encodeFault(error));
-        this.#outbound = undefined;
-        // The arguments were not complete anywhere, so the method has not run.
-        this.#instance?.balanced.errored(this.#agent.clock.now(), this.#attemptStartedAt, error.reason);
-        this.#instance = undefined;
-        return this.#fail(error);
-      }
-      const outbound = this.#outbound;
-      if (this.#first !== undefined) {
-        this.#retain(payload.length);
-        if (this.#isRetained || outbound === undefined) {
-          this.#rest ??= [];
-          this.#rest.push({ flags, payload });
-        }
-      }
-      if (outbound === undefined) return;
-      this.#unsentFrom = this.#rest?.length ?? 0;
-      outbound.send(type, flags, payload, inbound, flowCost(payload));
+    if (this.#isOver) {
+      if (type !== FrameType.Reset) inbound.consume(flowCost(payload));
       return;
     }
+    if (type === FrameType.Reset) {
+      const error = decodeFault(payload);
+      // RESET takes no credit: what callers write into it must not fill the link to the instance.
+      this.#endAttempt(new LeverError(error.reason, error.rawMessage.slice(0, cancelCharsMax)), "CANCELLED");
+      return this.#over(error.code);
+    }
+    if (type === FrameType.Open) return this.#moreArgs(flags, payload);
     const outbound = this.#outbound;
     if (outbound === undefined) return inbound.consume(flowCost(payload));
     if (type === FrameType.Message) {
       this.#messagesOut ??= new ItemCounter();
-      if (!this.#messagesOut.add(flags, payload.length, this.#view.limits.messageBytes)) {
-        return this.#breakBoth(itemTooLarge("message", this.#view.limits.messageBytes));
+      const { messageBytes } = this.#view.limits;
+      if (!this.#messagesOut.add(flags, payload.length, messageBytes)) {
+        const error = itemTooLarge("message", messageBytes);
+        this.#endAttempt(error, "CANCELLED");
+        inbound.reset(encodeFault(error));
+        return this.#over(error.code);
       }
-    }
+    } else if ((flags & Flag.More) === 0) this.#callerCode = endCode(flags, payload, 0);
     outbound.send(type, flags, payload, inbound, flowCost(payload));
     this.#checkChannelOver();
+  }
+
+  #moreArgs(flags: number, payload: Uint8Array): void {
+    const view = this.#view;
+    this.#argsBytes += payload.length;
+    if (view.isReady && this.#argsBytes > view.limits.argsBytes) return this.#argsTooLarge();
+    const outbound = this.#outbound;
+    if (this.#first !== undefined) {
+      this.#retain(payload.length);
+      if (this.#isRetained || outbound === undefined) {
+        this.#rest ??= [];
+        this.#rest.push({ flags, payload: keptPayload(payload) });
+      } else this.#dropRetained();
+    }
+    if (outbound === undefined) return;
+    this.#unsentFrom = this.#rest?.length ?? 0;
+    outbound.send(FrameType.Open, flags, payload, this.#inbound, flowCost(payload));
   }
 
   #fromInstance(outbound: Stream, type: number, flags: number, payload: Uint8Array): void {
     const inbound = this.#inbound;
     switch (type) {
       case FrameType.Reply: {
-        if (!this.#isAnswered) this.#answered(payload, flags);
+        const isFirst = !this.#isAnswered;
+        if (isFirst) this.#answered(payload, flags);
+        const isLast = (flags & Flag.More) === 0;
         inbound.send(type, flags, payload, outbound, flowCost(payload));
-        if ((flags & Flag.More) === 0) {
-          this.#instance = undefined;
-          this.#over((flags & Flag.Error) !== 0 ? "UNKNOWN" : (flags & Flag.Fault) !== 0 ? faultCode(payload) : "OK");
-        }
+        if (isLast) this.#over(endCode(flags, payload, isFirst ? replyLoadBytes : 0));
         return;
       }
       case FrameType.Accept:
@@ -402,21 +412,25 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
         );
         return inbound.accept(payload);
       case FrameType.Refuse:
-        this.#outbound = undefined;
         return this.#attemptFailed(decodeFault(payload).withEffect("none"));
       case FrameType.Reset: {
-        this.#outbound = undefined;
         const error = decodeFault(payload);
-        if (!this.#isAnswered) return this.#attemptFailed(error);
-        inbound.reset(payload);
-        return this.#over(error.code);
+        if (!this.#isAnswered) {
+          // `none` is for REFUSE to say: whoever resets a stream cannot know that.
+          return this.#attemptFailed(error.effect === "none" ? error.withEffect("unknown") : error);
+        }
+        this.#outbound = undefined;
+        return this.#fail(error.withEffect("ran"));
       }
-      default:
+      default: {
         inbound.send(type, flags, payload, outbound, flowCost(payload));
-        if (type === FrameType.End && (flags & (Flag.Error | Flag.Fault)) !== 0 && (flags & Flag.More) === 0) {
-          return this.#over((flags & Flag.Error) !== 0 ? "UNKNOWN" : "INTERNAL");
+        const isLast = (flags & Flag.More) === 0;
+        if (type === FrameType.End && isLast && (flags & (Flag.Error | Flag.Fault)) !== 0) {
+          // What is queued towards the caller still leaves, this END behind it.
+          return this.#over(endCode(flags, payload, 0));
         }
         this.#checkChannelOver();
+      }
     }
   }
 
@@ -435,16 +449,9 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
     if (this.#inbound.isChannel) instance.balanced.channelOpened();
   }
 
-  /** Both directions have ended cleanly, or one of the streams has gone. */
+  /** Both directions have ended, each by its END. */
   #checkChannelOver(): void {
-    if (this.#inbound.isClosed && this.#outbound?.isClosed === true) this.#over("OK");
-  }
-
-  #breakBoth(error: LeverError): void {
-    this.#outbound?.reset(encodeFault(error));
-    this.#outbound = undefined;
-    this.#inbound.reset(encodeFault(error));
-    this.#over(error.code);
+    if (this.#inbound.isClosed && this.#outbound?.isClosed === true) this.#over(this.#callerCode);
   }
 
   onWritable(): void {
@@ -453,32 +460,19 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler {
   }
 
   onLost(stream: Stream, error: LeverError): void {
+    if (this.#isOver) return;
     if (stream === this.#inbound) {
-      const outbound = this.#outbound;
-      this.#outbound = undefined;
-      outbound?.reset(encodeFault(new LeverError("CANCELLED", "the caller is gone", { cause: error })));
-      const instance = this.#instance;
-      if (instance !== undefined && !this.#isAnswered) {
-        this.#instance = undefined;
-        instance.balanced.errored(this.#agent.clock.now(), this.#attemptStartedAt, "CANCELLED");
-      }
+      this.#endAttempt(new LeverError("CANCELLED", "the caller is gone", { cause: error }), "CANCELLED");
       return this.#over("CANCELLED");
     }
-    if (stream !== this.#outbound || this.#isOver) return;
-    this.#outbound = undefined;
+    if (stream !== this.#outbound) return;
     if (!this.#isAnswered) {
       // GOAWAY says `none` for streams that the peer has not taken; else what has left may have been seen.
       return this.#attemptFailed(
         stream.hasLeft && error.effect !== "none" ? error.withEffect("unknown") : error.withEffect("none"),
       );
     }
-    const told = error.withEffect("ran");
-    this.#inbound.reset(encodeFault(told));
-    this.#over(told.code);
+    this.#outbound = undefined;
+    this.#fail(error.withEffect("ran"));
   }
-}
-
-/** The code in a REPLY with a fault in one fragment; `INTERNAL` where it spans several. */
-function faultCode(payload: Uint8Array): string {
-  return decodeFault(payload.subarray(2)).code;
 }

@@ -3,13 +3,12 @@
  * and the calls that wait for the first table.
  */
 
-import type { TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { defaultServicePolicy, type ServiceLimits, type ServiceTable } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import type { Agent } from "./agent.ts";
 import { type BalancedInstance, Balancer } from "./balancer/balancer.ts";
-import type { PeerLink } from "./peer-link.ts";
+import { PeerLink } from "./peer-link.ts";
 import { RetryBudget } from "./retry/retry-budget.ts";
 
 /** An instance as the router uses it. */
@@ -33,6 +32,7 @@ export interface MethodRoute {
 
 /** Who waits for the first table. */
 export interface ViewWaiter {
+  /** With `error` when the table does not come. */
   onViewReady(error: LeverError | undefined): void;
 }
 
@@ -44,9 +44,8 @@ export class ServiceView {
   readonly #agent: Agent;
   readonly #balancer: Balancer<Instance>;
   #table: ServiceTable | undefined;
-  #waiters: ViewWaiter[] = [];
+  readonly #waiters = new Set<ViewWaiter>();
   #policyVersion = 0;
-  #waitTimer: TimerHandle | undefined;
   limits: ServiceLimits = defaultServicePolicy.limits;
   /** Of this service alone: one that fails must not use up what the others may retry. */
   readonly retryBudget = new RetryBudget();
@@ -70,40 +69,33 @@ export class ServiceView {
     return this.#table !== undefined;
   }
 
-  get table(): ServiceTable | undefined {
-    return this.#table;
-  }
-
   get policyVersion(): number {
     return this.#policyVersion;
   }
 
-  get servingCount(): number {
-    return this.#balancer.servingCount;
+  /** There is such a service, as far as is known. */
+  get exists(): boolean {
+    return this.#table?.exists === true;
   }
 
+  /** Tells the waiter of the first table, or that it does not come; unless it leaves before. */
   whenReady(waiter: ViewWaiter): void {
-    this.#waiters.push(waiter);
-    if (this.#waiters.length > 1) return;
-    this.#waitTimer = this.#agent.clock.setTimer(() => {
-      this.#waitTimer = undefined;
-      if (this.#table !== undefined) return;
-      this.#tell(
-        new LeverError(
-          "DISCOVERY_UNAVAILABLE",
-          `this agent has no table of ${this.environment}/${this.service}, and the operator gave none within ` +
-            `${this.#agent.limits.discoveryWaitMs} ms`,
-          { effect: "none" },
-        ),
-      );
-    }, this.#agent.limits.discoveryWaitMs);
+    this.#waiters.add(waiter);
+  }
+
+  /** Waits no longer. */
+  leave(waiter: ViewWaiter): void {
+    this.#waiters.delete(waiter);
+  }
+
+  /** There is no table, and whoever waits has waited long enough. */
+  unavailable(error: LeverError): void {
+    this.#tell(error);
   }
 
   #tell(error: LeverError | undefined): void {
-    if (this.#waitTimer !== undefined) this.#agent.clock.clearTimer(this.#waitTimer);
-    this.#waitTimer = undefined;
-    const waiters = this.#waiters;
-    this.#waiters = [];
+    const waiters = [...this.#waiters];
+    this.#waiters.clear();
     for (const waiter of waiters) waiter.onViewReady(error);
   }
 
@@ -113,12 +105,13 @@ export class ServiceView {
     this.limits = table.policy.limits;
     this.#balancer.update(
       table.instances.map((instance) => ({
-        id: instance.id,
+        // What answers at another address is another agent: nothing that is known of the former holds.
+        id: `${instance.id} ${instance.address}`,
         zone: instance.zone,
         isServing: instance.state === "Serving",
         create: (balanced: BalancedInstance<Instance>): Instance => ({
           id: instance.id,
-          link: this.#agent.linkTo(instance.id, instance.address),
+          link: new PeerLink(this.#agent, instance.address),
           balanced,
         }),
       })),
@@ -133,7 +126,7 @@ export class ServiceView {
   }
 
   /** Why `pick` gave none. */
-  whyNone(hasTried: boolean): LeverError {
+  whyNone(): LeverError {
     const table = this.#table;
     const name = `${this.environment}/${this.service}`;
     if (table === undefined || !table.exists) {
@@ -143,11 +136,7 @@ export class ServiceView {
     }
     const states = table.instances.map((instance) => `${instance.id} is ${instance.state}`);
     const found = states.length === 0 ? "it has no instance" : states.slice(0, 5).join(", ");
-    return new LeverError(
-      "NO_INSTANCES",
-      `no ${hasTried ? "other " : ""}instance of ${name} can take calls now: ${found}`,
-      { effect: "none" },
-    );
+    return new LeverError("NO_INSTANCES", `no instance of ${name} can take calls now: ${found}`, { effect: "none" });
   }
 
   route(method: string): MethodRoute {
@@ -166,6 +155,7 @@ export class ServiceView {
   /** Routes made from here are out of date, and whoever waits is told. */
   close(): void {
     this.#policyVersion = -1;
+    this.#table = undefined;
     this.#tell(new LeverError("CANCELLED", "the agent is closing", { effect: "none" }));
     this.#balancer.update([], this.#agent.clock.now(), (gone) => gone.link.close());
   }
