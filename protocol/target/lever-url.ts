@@ -127,19 +127,29 @@ export function isStreamingName(method: string): boolean {
  * `constructor`, `then`, `toJSON` or `with`. That the name is not only Object.prototype's is the server's to check.
  */
 export function isCallableName(method: string): boolean {
-  return methodName.test(method) && !method.startsWith("_") && !uncallable.has(method);
+  return isMethodName(method) && !method.startsWith("_") && !uncallable.has(method);
 }
 
 const uncallable = new Set(["constructor", "then", "toJSON", "with"]);
 
+/** Whether an environment or a service may have this name: a DNS label (RFC 1123, lower case). */
+export function isDnsLabel(text: string): boolean {
+  return dnsLabel.test(text);
+}
+
+/** Whether a method may have this name, called from outside or not. */
+export function isMethodName(text: string): boolean {
+  return methodName.test(text);
+}
+
 function checkLabel(part: "environment" | "service", found: unknown): void {
   if (typeof found !== "string") refuse(part, `is ${describe(found)}`, dnsLabelRule);
-  if (!dnsLabel.test(found)) refuse(part, found === "" ? "is empty" : show(found), dnsLabelRule);
+  if (!isDnsLabel(found)) refuse(part, found === "" ? "is empty" : show(found), dnsLabelRule);
 }
 
 function checkMethod(found: unknown): void {
   if (typeof found !== "string") refuse("method", `is ${describe(found)}`, methodRule);
-  if (!methodName.test(found)) refuse("method", found === "" ? "is empty" : show(found), methodRule);
+  if (!isMethodName(found)) refuse("method", found === "" ? "is empty" : show(found), methodRule);
 }
 
 function parsePort(text: string, isAllowed: boolean): number {

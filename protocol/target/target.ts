@@ -4,7 +4,7 @@
  */
 
 import { LeverError } from "../error/lever-error.ts";
-import { isStreamingName } from "./lever-url.ts";
+import { isDnsLabel, isMethodName, isStreamingName } from "./lever-url.ts";
 
 export class Target {
   /** `environment/service/method` */
@@ -27,16 +27,16 @@ export class Target {
 
   /** Throws INVALID_URL. */
   static parse(text: string): Target {
-    const match = /^([a-z0-9-]{0,63})\/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)\/([A-Za-z_$][A-Za-z0-9_$]{0,127})$/.exec(
-      text,
-    );
-    if (match === null) {
+    const parts = text.split("/", 4);
+    const [environment = "", service = "", method = ""] = parts;
+    const isEnvironment = environment === "" || isDnsLabel(environment);
+    if (parts.length !== 3 || !isEnvironment || !isDnsLabel(service) || !isMethodName(method)) {
       throw new LeverError(
         "INVALID_URL",
         `the target ${JSON.stringify(text.slice(0, 200))} is not <environment>/<service>/<method>`,
         { effect: "none" },
       );
     }
-    return new Target(match[1] as string, match[2] as string, match[3] as string);
+    return new Target(environment, service, method);
   }
 }
