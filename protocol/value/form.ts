@@ -6,8 +6,9 @@
  */
 
 import { LeverError } from "../error/lever-error.ts";
+import { isBinary } from "./check.ts";
 import { decodeValue } from "./decode.ts";
-import { encodeValue, isBinary } from "./encode.ts";
+import { encodeValue } from "./encode.ts";
 
 /** `value`: MessagePack of one JSON value. `bytes`: the payload is the bytes themselves. */
 export type Form = "value" | "bytes";
