@@ -237,6 +237,8 @@ function checkMutatedValue(random: FuzzRandom): void {
   // Several vectors in one value, as long as their levels allow.
   if (random.oneIn(3))
     value = { first: random.pick(vectors.slice(0, 50)).value, second: [random.pick(vectors.slice(0, 50)).value] };
+  // More bytes than are copied before they are decoded.
+  if (random.oneIn(30)) value = [random.pick(vectors.slice(0, 50)).value, "x".repeat(5000), { a: 1 }];
   const encoder = new FaultyEncoder(random, random.oneIn(2) ? -1 : random.below(countOf(value)));
   encoder.write(value);
   let bytes = encoder.bytes();
