@@ -13,9 +13,10 @@ import { keptPayload } from "../frame/kept-payload.ts";
 import { Assembly, type AssemblyBudget, emptyItem } from "../invocation/assembly.ts";
 import { errorValueBytesMax, messageBytesHardMax } from "../invocation/item-limits.ts";
 import { errorOf } from "../invocation/outgoing-call.ts";
+import { decodeReceived } from "../invocation/received-item.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
 import { copyBytes } from "../value/copy-bytes.ts";
-import { decodePayload, type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
+import { type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
 
 interface Waiter {
   readonly resolve: (result: IteratorResult<Encoded, undefined>) => void;
@@ -448,7 +449,7 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
       for (;;) {
         const next = await this.#raw.receive();
         if (next.done === true) break;
-        yield decodeItem(next.value) as Receives;
+        yield decodeReceived(next.value) as Receives;
       }
       isFinished = true;
     } catch (error) {
@@ -467,7 +468,7 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
   /** The next message, or undefined at the peer's clean end. Rejects as the loop throws. */
   async receive(): Promise<Receives | undefined> {
     const next = await this.#raw.receive();
-    return next.done === true ? undefined : (decodeItem(next.value) as Receives);
+    return next.done === true ? undefined : (decodeReceived(next.value) as Receives);
   }
 
   /** `await using channel`: closes what is still open. */
@@ -480,9 +481,4 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
 function encodeOwned(message: unknown): Encoded {
   const item = encodeMessage(message, "message");
   return item.form === "bytes" ? { bytes: copyBytes(item.bytes), form: "bytes" } : item;
-}
-
-function decodeItem(item: Encoded): unknown {
-  // Bytes are views of what came in: the reader gets memory of its own.
-  return item.form === "bytes" ? copyBytes(item.bytes) : decodePayload(item.bytes, item.form);
 }

@@ -269,13 +269,14 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   // ---------------------------------------------------------------- calls
 
   #runCall(args: Encoded): void {
+    let enter: ReturnType<MethodHost["prepare"]>;
     try {
-      const enter = this.#server.options.host.prepare(this, args);
-      if (enter instanceof Promise) this.#afterPrepared(enter, (method) => this.#enterCall(method));
-      else this.#enterCall(enter);
+      enter = this.#server.options.host.prepare(this, args);
     } catch (error) {
-      this.refuse(LeverError.from(error));
+      return this.refuse(LeverError.from(error));
     }
+    if (enter instanceof Promise) this.#afterPrepared(enter, (method) => this.#enterCall(method));
+    else this.#enterCall(enter);
   }
 
   #afterPrepared<Enter>(prepared: Promise<Enter>, enter: (method: Enter) => void): void {
@@ -343,13 +344,14 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   // ---------------------------------------------------------------- channels
 
   #runChannel(args: Encoded): void {
+    let enter: ReturnType<MethodHost["prepareChannel"]>;
     try {
-      const enter = this.#server.options.host.prepareChannel(this, args);
-      if (enter instanceof Promise) this.#afterPrepared(enter, (method) => this.#enterChannel(method));
-      else this.#enterChannel(enter);
+      enter = this.#server.options.host.prepareChannel(this, args);
     } catch (error) {
-      this.refuse(LeverError.from(error));
+      return this.refuse(LeverError.from(error));
     }
+    if (enter instanceof Promise) this.#afterPrepared(enter, (method) => this.#enterChannel(method));
+    else this.#enterChannel(enter);
   }
 
   #enterChannel(enter: (channel: Channel) => unknown): void {
@@ -412,7 +414,12 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
         );
       }
     }
-    const text = this.#server.options.host.describeThrown(this, thrown);
+    let text = "the method threw";
+    try {
+      text = this.#server.options.host.describeThrown(this, thrown);
+    } catch {
+      // A log that fails is no reason to leave the caller without an answer.
+    }
     return fault(new LeverError("METHOD_THREW", text, { effect: "ran" }));
   }
 }

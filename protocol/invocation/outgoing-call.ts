@@ -7,11 +7,11 @@ import { Flag } from "../frame/frame.ts";
 import type { Session } from "../session/session.ts";
 import { flowCost, type Stream } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
-import { copyBytes } from "../value/copy-bytes.ts";
-import { decodePayload, type Encoded, type Form } from "../value/form.ts";
+import type { Encoded, Form } from "../value/form.ts";
 import { Assembly } from "./assembly.ts";
 import { resultBytesHardMax } from "./item-limits.ts";
 import { type CallerRuntime, type OutgoingOptions, OutgoingStream } from "./outgoing-stream.ts";
+import { decodeReceived } from "./received-item.ts";
 
 /** Calls; resolves with the encoded result. Rejects with LeverError or MethodError, and throws neither. */
 export function startCall(
@@ -74,7 +74,7 @@ class OutgoingCall extends OutgoingStream<Encoded> {
 export function errorOf(flags: number, bytes: Uint8Array, form: Form): LeverError | MethodError {
   if ((flags & Flag.Fault) !== 0) return decodeFault(bytes);
   try {
-    return new MethodError(form === "bytes" ? copyBytes(bytes) : decodePayload(bytes, form));
+    return new MethodError(decodeReceived({ bytes, form }));
   } catch (error) {
     return LeverError.from(error);
   }

@@ -105,8 +105,11 @@ export abstract class OutgoingStream<Result> extends DeadlineEntry implements St
 
   onFrame(stream: Stream, type: number, flags: number, payload: Uint8Array): void {
     if (type === FrameType.Refuse) this.fail(decodeFault(payload).withEffect("none"));
-    else if (type === FrameType.Reset) this.fail(decodeFault(payload));
-    else this.onAnswer(stream, type, flags, payload);
+    else if (type === FrameType.Reset) {
+      // Only a REFUSE says that the method has not run.
+      const error = decodeFault(payload);
+      this.fail(error.effect === "none" ? error.withEffect("unknown") : error);
+    } else this.onAnswer(stream, type, flags, payload);
   }
 
   onWritable(): void {}

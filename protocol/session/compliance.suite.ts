@@ -87,6 +87,41 @@ export function sessionCompliance(name: string, clock: Clock, pair: () => Promis
       await rig.close();
     });
 
+    test("a host that cannot describe what a method threw still answers", async () => {
+      const rig = await rigOf();
+      rig.server.host.logFails = true;
+      expect(await rejection(rig.client.call("broke"))).toMatchObject({ reason: "METHOD_THREW", effect: "ran" });
+      const channel = await rig.client.channel("endingChan", ["bug"]);
+      const read = async () => {
+        for await (const _message of channel) {
+          // Fifty of them.
+        }
+      };
+      expect(await rejection(read())).toMatchObject({ reason: "METHOD_THREW", effect: "ran" });
+      await rig.close();
+    });
+
+    test("what a caller may conclude from an answer that is wrong, from RESET and from a refusal", async () => {
+      const raw = await rawOf({ side: "dialer" });
+      raw.peer.sayHello({ role: "agent" });
+      const calls = Array.from({ length: 5 }, () => rejection(raw.end.call("any")));
+      await raw.peer.receive(FrameType.Open, 4);
+      const fault = (effect: "none" | "ran") => encodeFault(new LeverError("DRAINING", "no", { effect }));
+      raw.peer.send(FrameType.Reply, 0, 1, Uint8Array.of(0, 0, 0xc1));
+      raw.peer.send(FrameType.Reply, Flag.Error, 3, Uint8Array.of(0, 0, 0xc1));
+      raw.peer.send(FrameType.Reset, 0, 5, fault("none"));
+      raw.peer.send(FrameType.Reset, 0, 7, fault("ran"));
+      raw.peer.send(FrameType.Refuse, 0, 9, fault("ran"));
+      expect(await Promise.all(calls)).toMatchObject([
+        { reason: "INVALID_VALUE_ENCODING", effect: "ran" },
+        { reason: "INVALID_VALUE_ENCODING", effect: "ran" },
+        { reason: "DRAINING", effect: "unknown" },
+        { reason: "DRAINING", effect: "ran" },
+        { reason: "DRAINING", effect: "none" },
+      ]);
+      raw.destroy();
+    });
+
     test("a caller's cancel reaches the method's signal; effect is unknown after the OPEN has left, none before", async () => {
       const rig = await rigOf();
       const controller = new AbortController();
@@ -592,6 +627,18 @@ export function sessionCompliance(name: string, clock: Clock, pair: () => Promis
         () => rig.client.closedWith !== undefined && rig.server.closedWith !== undefined,
         "both ends close",
       );
+    });
+
+    test("a round trip is over when all that was sent before has been handled", async () => {
+      const rig = await rigOf();
+      const channel = await rig.client.channel("readChan");
+      for (let index = 0; index < 5; index++) await channel.send(index);
+      await rig.client.session.roundTrip();
+      expect(rig.facts.seen).toEqual([0, 1, 2, 3, 4]);
+      const lost = rejection(rig.client.session.roundTrip());
+      rig.client.session.destroy(new LeverError("CANCELLED", "over"));
+      expect(await lost).toMatchObject({ reason: "CANCELLED" });
+      expect(await rejection(rig.client.session.roundTrip())).toMatchObject({ reason: "CANCELLED" });
     });
 
     test("GOAWAY with nothing open ends at once", async () => {

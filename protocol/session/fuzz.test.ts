@@ -16,9 +16,10 @@ import { Flag, FrameType, framePayloadBytesMax } from "../frame/frame.ts";
 import { Target } from "../target/target.ts";
 import type { Transport, TransportEvents } from "../transport/transport.ts";
 import { encodeValue } from "../value/encode.ts";
+import { decodeHello } from "./hello.ts";
 import { queuedAnswerBytesMax, sessionWindowBytesMin, streamsMaxMin } from "./limits.ts";
 import { End, Facts, frameBytes, openPayload, rawHello, testMethods } from "./rig.fixture.ts";
-import { encodeFields } from "./routing-header.ts";
+import { decodeFields, encodeFields, scanFields, withField } from "./routing-header.ts";
 
 const inputs = Number(process.env.LEVER_FUZZ_INPUTS ?? 5000);
 const seed = Number(process.env.LEVER_FUZZ_SEED ?? 1);
@@ -475,6 +476,100 @@ test("fuzz: any bytes end in frames that are handled or a typed error, and nothi
   expect(ran / inputs).toBeGreaterThan(0.2);
   for (const reason of ["PROTOCOL_VIOLATION", "open"]) expect((outcomes[reason] ?? 0) / inputs).toBeGreaterThan(0.05);
   expect(outcomes.VERSION_UNSUPPORTED ?? 0).toBeGreaterThan(0);
+});
+
+const oddValues = [
+  0,
+  -1,
+  1.5,
+  99,
+  65_536,
+  131_071,
+  2 ** 31,
+  2 ** 31 - 1,
+  "",
+  "app",
+  "x".repeat(300),
+  null,
+  true,
+  [1],
+  { k: 1 },
+];
+
+test("fuzz: HELLOs whose keys have any values", () => {
+  const chance = new Chance(seed);
+  for (let index = 0; index < inputs; index++) {
+    const map: Record<string, unknown> = {
+      ...rawHello,
+      environment: "dev",
+      service: "s",
+      instance: "s-1",
+      library: "l/1",
+    };
+    for (let count = chance.below(3); count > 0; count--) {
+      const key = chance.of(Object.keys(map));
+      if (chance.is(0.2)) delete map[key];
+      else map[key] = chance.of(oddValues);
+    }
+    let bytes = encodeValue(chance.is(0.02) ? chance.of(oddValues) : map, "hello");
+    if (chance.is(0.3)) bytes = mutatePayload(chance, bytes);
+    try {
+      const hello = decodeHello(bytes);
+      expect(hello.version).toBe(1);
+      expect(hello.streamWindowBytes).toBeGreaterThanOrEqual(131_072);
+      expect(hello.sessionWindowBytes).toBeGreaterThanOrEqual(sessionWindowBytesMin);
+      expect(hello.streamsMax).toBeGreaterThanOrEqual(streamsMaxMin);
+      for (const text of [hello.environment, hello.service, hello.instance, hello.library]) {
+        if (text !== undefined) expect(text.length).toBeLessThanOrEqual(256);
+      }
+    } catch (error) {
+      expect(["PROTOCOL_VIOLATION", "VERSION_UNSUPPORTED"]).toContain(LeverError.is(error) && error.reason);
+    }
+  }
+});
+
+test("fuzz: routing headers with any fields", () => {
+  const chance = new Chance(seed);
+  const keys = [1, 2, 3, 0x84, 0x85, 0x86, 0x87, 0x88, 0x7f];
+  for (let index = 0; index < inputs; index++) {
+    const parts: number[] = [];
+    for (let count = chance.below(5); count > 0; count--) {
+      const key = chance.of(keys);
+      let bytes = Buffer.from(chance.of(["t", "dev/test/echo", "x".repeat(130), "r".repeat(1025), "\u00e9", ""]));
+      const map = { environment: chance.of(oddValues), outside: chance.of(oddValues), k: chance.of(["v", 1]) };
+      if (key === 0x86 || key === 0x87)
+        bytes = Buffer.from(
+          encodeValue(chance.is(0.3) ? { k: "v" } : chance.is(0.8) ? map : chance.of(oddValues), "field"),
+        );
+      if (chance.is(0.2)) bytes = Buffer.from(mutatePayload(chance, bytes));
+      const claimed = chance.is(0.1) ? chance.below(0x10000) : bytes.length;
+      parts.push(key, claimed >>> 8, claimed & 255, ...bytes);
+    }
+    const fields = Uint8Array.from(parts);
+    try {
+      const decoded = decodeFields(fields);
+      // What was understood says the same when written by us.
+      expect(decodeFields(encodeFields(decoded))).toEqual(decoded);
+      for (const value of Object.values(decoded.metadata ?? {})) expect(typeof value).toBe("string");
+    } catch (error) {
+      expect(["PROTOCOL_VIOLATION", "VERSION_UNSUPPORTED"]).toContain(LeverError.is(error) && error.reason);
+      try {
+        scanFields(fields, 0, fields.length);
+      } catch (error) {
+        expect(["PROTOCOL_VIOLATION", "VERSION_UNSUPPORTED"]).toContain(LeverError.is(error) && error.reason);
+      }
+      continue;
+    }
+    // A relay looks at less, and so refuses no more.
+    const scanned = scanFields(fields, 0, fields.length);
+    expect(scanned.hasResource).toBe(decodeFields(fields).resource !== undefined);
+    expect(scanned.hasToken).toBe(decodeFields(fields).token !== undefined);
+    const frame = Uint8Array.of(0, 0, 0, 0, 0, 0, fields.length >>> 8, fields.length & 255, ...fields, 9, 9);
+    const put = withField(frame, 0x03, encodeFields({ token: "mine" }));
+    const end = 8 + Buffer.from(put).readUInt16BE(6);
+    expect(decodeFields(put.subarray(8, end))).toEqual({ ...decodeFields(fields), token: "mine" });
+    expect([...put.subarray(end)]).toEqual([9, 9]);
+  }
 });
 
 test("fuzz: targets in any text", () => {

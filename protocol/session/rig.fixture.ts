@@ -15,12 +15,13 @@ import { FrameType, frameHeaderBytes, frameOverheadBytes, isFlowControlled } fro
 import { AssemblyBudget } from "../invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "../invocation/invocation-server.ts";
 import { startCall } from "../invocation/outgoing-call.ts";
+import { decodeReceived } from "../invocation/received-item.ts";
 import { Target } from "../target/target.ts";
 import type { Transport } from "../transport/transport.ts";
 import { copyBytes } from "../value/copy-bytes.ts";
 import { decodeArgs } from "../value/decode.ts";
 import { encodeValue } from "../value/encode.ts";
-import { decodePayload, type Encoded, encodeArgs } from "../value/form.ts";
+import { type Encoded, encodeArgs } from "../value/form.ts";
 import type { Hello, PeerRole } from "./hello.ts";
 import { defaultSessionLimits, type SessionLimits, sessionWindowBytesMin, streamsMaxMin } from "./limits.ts";
 import { encodeFields, type RoutingFields, routingFixedBytes } from "./routing-header.ts";
@@ -90,6 +91,7 @@ export class TestHost implements MethodHost {
   readonly entered: Record<string, number> = {};
   readonly methods: Methods;
   readonly thrown: unknown[] = [];
+  logFails = false;
   invocation: Invocation | undefined;
 
   constructor(methods: Methods) {
@@ -121,6 +123,7 @@ export class TestHost implements MethodHost {
   }
 
   describeThrown(_invocation: Invocation, thrown: unknown): string {
+    if (this.logFails) throw new Error("the log is full");
     this.thrown.push(thrown);
     return String(thrown);
   }
@@ -205,7 +208,7 @@ export class End {
       fields: encodeFields(options.fields ?? {}),
       signal: options.signal,
     });
-    return result.form === "bytes" ? copyBytes(result.bytes) : decodePayload(result.bytes, result.form);
+    return decodeReceived(result);
   }
 
   open(method: string, args: readonly unknown[] = [], options: CallOptions = {}): Promise<RawChannel> {
