@@ -141,8 +141,9 @@ export class InboundRelay implements StreamHandler {
   onLost(stream: Stream, error: LeverError): void {
     if (this.#isOver) return;
     if (stream === this.#peer) {
-      this.#app?.reset(encodeFault(new LeverError("CANCELLED", "the caller's agent is gone", { cause: error })));
-      return this.#over("CANCELLED");
+      const cut = new LeverError("CONNECTION_LOST", "the connection to the caller's agent was lost");
+      this.#app?.reset(encodeFault(cut));
+      return this.#over(cut.code);
     }
     // GOAWAY says `none` for what the app has not taken.
     if (error.effect === "none" || !stream.hasLeft) {

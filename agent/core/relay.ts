@@ -462,7 +462,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   onLost(stream: Stream, error: LeverError): void {
     if (this.#isOver) return;
     if (stream === this.#inbound) {
-      this.#endAttempt(new LeverError("CANCELLED", "the caller is gone", { cause: error }), "CANCELLED");
+      this.#endAttempt(new LeverError("CONNECTION_LOST", "the connection to the caller was lost"), "CANCELLED");
       return this.#over("CANCELLED");
     }
     if (stream !== this.#outbound) return;
