@@ -45,7 +45,8 @@ export function methodTable(methods: object): Map<string, Method> {
   if (table.size === 0) {
     throw new LeverError(
       "INVALID_OPTION",
-      "serve was given an object without a function that can be called; names that begin with _ are private",
+      "serve was given an object without a function that can be called; names that begin with _ are private, and " +
+        "getters are not run",
     );
   }
   if (table.size > registeredMethodsMax) {

@@ -54,10 +54,10 @@ const nameOf = Symbol("name");
 
 /** What the proxy stands in front of: it answers whoever prints it, with the proxy itself as `this`. */
 class RemoteMethods {
-  readonly [nameOf]: string;
+  declare readonly [nameOf]: string;
 
   constructor(name: string) {
-    this[nameOf] = name;
+    Object.defineProperty(this, nameOf, { value: name });
   }
 
   [Symbol.toPrimitive](): string {

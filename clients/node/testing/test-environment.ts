@@ -3,17 +3,13 @@
  * nothing is written, and time is real.
  */
 
-import { EndpointTables } from "@leveros/operator/core/endpoint-table.ts";
-import { type InstanceKey, ServiceRegistry } from "@leveros/operator/core/service-registry.ts";
-import { DiscoveryServer } from "@leveros/operator/discovery/discovery-server.ts";
-import { defaultServicePolicy, type MethodPolicy } from "@leveros/protocol/control/discovery.ts";
+import { defaultServicePolicy, type ServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Client, type OwnConnection, ownConnection } from "../client.ts";
-import { clock } from "../connection.ts";
 import { runAsInstance } from "../context.ts";
 import { type ErrorReporter, MethodServer } from "../method-server.ts";
 import { checkDrainTimeout, drainTimeoutMsDefault } from "../serve.ts";
-import { type Listener, operatorAddress, TestAgent, type TestNetwork } from "./test-agent.ts";
+import { type ClusterInstance, TestCluster } from "./test-cluster.ts";
 
 /** A service under test. */
 export interface TestService {
@@ -44,8 +40,8 @@ export interface TestEnvironmentOptions {
 const instancesMax = 100;
 const startTimeoutMs = 10_000;
 
-interface TestInstance extends InstanceKey {
-  readonly agent: TestAgent;
+interface TestInstance {
+  readonly place: ClusterInstance;
   readonly server: MethodServer;
 }
 
@@ -61,40 +57,19 @@ export class TestEnvironment implements AsyncDisposable {
   /** Calls through an agent of its own, as an app of the environment that serves nothing. */
   readonly client: Client;
   readonly #options: TestEnvironmentOptions;
-  readonly #registry: ServiceRegistry;
-  readonly #discovery: DiscoveryServer;
-  readonly #caller: TestAgent;
-  readonly #network: TestNetwork;
-  readonly #listeners = new Map<string, Listener>();
+  readonly #cluster: TestCluster;
   readonly #services: ReadonlySet<string>;
   readonly #instances = new Map<string, TestInstance>();
-  readonly #whenServing = new Map<string, () => void>();
 
   private constructor(services: Readonly<Record<string, TestService>>, options: TestEnvironmentOptions) {
     this.environment = options.environment ?? "test";
     this.#options = options;
     this.#services = new Set(Object.keys(services));
-    const tables = new EndpointTables({ startVersion: 1, origin: "test" });
-    this.#registry = new ServiceRegistry({
-      tables,
-      clock,
-      observer: {
-        onState: ({ instance }, state) => {
-          if (state === "Serving") this.#whenServing.get(instance)?.();
-        },
-      },
-    });
-    for (const [name, { policies = {} }] of Object.entries(services)) {
-      this.#registry.declareService(this.environment, name, {
-        ...defaultServicePolicy,
-        methods: methodPolicies(policies),
-      });
+    this.#cluster = new TestCluster(this.environment);
+    for (const [name, { policies }] of Object.entries(services)) {
+      this.#cluster.declareService(name, servicePolicy(policies));
     }
-    this.#discovery = new DiscoveryServer({ registry: this.#registry, clock });
-    this.#listeners.set(operatorAddress, { accept: (transport) => this.#discovery.accept(transport) });
-    this.#network = { listener: (address) => this.#listeners.get(address) };
-    this.#caller = new TestAgent(this.#network, "client", { environment: this.environment });
-    const own: OwnConnection = { [ownConnection]: this.#caller.connection };
+    const own: OwnConnection = { [ownConnection]: this.#cluster.addCaller("client").connection };
     this.client = new Client(own);
   }
 
@@ -121,30 +96,19 @@ export class TestEnvironment implements AsyncDisposable {
   }
 
   async #startInstance(service: string, instance: string, methods: TestService["methods"]): Promise<void> {
-    const key: InstanceKey = { environment: this.environment, service, instance };
-    const agent = new TestAgent(this.#network, instance, key);
-    this.#listeners.set(agent.address, agent);
-    const { connection } = agent;
+    const place = this.#cluster.addInstance(service, instance);
+    const { connection } = place.agent;
     const { onError, drainTimeoutMs = drainTimeoutMsDefault } = this.#options;
-    try {
-      const made = typeof methods === "function" ? await runAsInstance(connection, methods as () => object) : methods;
-      const server = new MethodServer(connection.retain(), made, {
-        drainTimeoutMs,
-        onError,
-        instance,
-        showsErrors: true,
-        isHome: true,
-      });
-      this.#instances.set(instance, { ...key, agent, server });
-      this.#registry.upsertInstance(key);
-      const isServing = new Promise<void>((resolve) => this.#whenServing.set(instance, resolve));
-      await Promise.all([server.start(startTimeoutMs), isServing]);
-    } catch (error) {
-      agent.close();
-      throw error;
-    } finally {
-      this.#whenServing.delete(instance);
-    }
+    const made = typeof methods === "function" ? await runAsInstance(connection, methods as () => object) : methods;
+    const server = new MethodServer(connection.retain(), made, {
+      drainTimeoutMs,
+      onError,
+      instance,
+      showsErrors: true,
+      isHome: true,
+    });
+    this.#instances.set(instance, { place, server });
+    await Promise.all([server.start(startTimeoutMs), place.whenServing]);
   }
 
   /** The ids of a service's instances that were neither stopped nor killed. Throws INVALID_OPTION. */
@@ -155,7 +119,8 @@ export class TestEnvironment implements AsyncDisposable {
         `the test environment has no service ${JSON.stringify(service)}; it has ${[...this.#services].join(", ")}`,
       );
     }
-    return [...this.#instances.values()].filter((each) => each.service === service).map((each) => each.instance);
+    const places = [...this.#instances.values()].map(({ place }) => place);
+    return places.filter((place) => place.service === service).map((place) => place.instance);
   }
 
   /**
@@ -163,11 +128,11 @@ export class TestEnvironment implements AsyncDisposable {
    * is. Throws INVALID_OPTION.
    */
   async stop(instance: string): Promise<void> {
-    const stopped = this.#take(instance);
-    await stopped.server.end();
-    await stopped.agent.agent.drain();
-    this.#remove(stopped);
-    stopped.agent.close();
+    const { place, server } = this.#take(instance);
+    await server.end();
+    await place.agent.agent.drain();
+    this.#cluster.removeInstance(place);
+    place.agent.close();
   }
 
   /**
@@ -175,9 +140,9 @@ export class TestEnvironment implements AsyncDisposable {
    * run in this process: their `context().signal` is aborted, and what they do reaches nobody. Throws INVALID_OPTION.
    */
   async kill(instance: string): Promise<void> {
-    const killed = this.#take(instance);
-    killed.agent.cut();
-    this.#remove(killed);
+    const { place } = this.#take(instance);
+    place.agent.cut();
+    this.#cluster.removeInstance(place);
   }
 
   #take(instance: string): TestInstance {
@@ -192,26 +157,20 @@ export class TestEnvironment implements AsyncDisposable {
     return found;
   }
 
-  #remove({ environment, service, instance, agent }: TestInstance): void {
-    this.#listeners.delete(agent.address);
-    this.#registry.removeInstance({ environment, service, instance });
-  }
-
   /** Ends everything at once; what runs is not waited for. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.client.close();
-    this.#caller.close();
-    for (const { agent } of this.#instances.values()) agent.close();
+    this.#cluster.close();
     this.#instances.clear();
-    this.#listeners.clear();
-    this.#discovery.close();
-    this.#registry.close();
   }
 }
 
-function methodPolicies(policies: Readonly<Record<string, TestPolicy>>): MethodPolicy[] {
+function servicePolicy(policies: TestService["policies"]): ServicePolicy {
   const given = Object.entries<TestPolicy>({ "*": {}, ...policies });
-  return given.map(([name, { timeoutMs = 30_000, idempotent = false }]) => ({ name, timeoutMs, idempotent }));
+  return {
+    ...defaultServicePolicy,
+    methods: given.map(([name, { timeoutMs = 30_000, idempotent = false }]) => ({ name, timeoutMs, idempotent })),
+  };
 }
 
 function checkServices(services: Readonly<Record<string, TestService>>, options: TestEnvironmentOptions): void {
