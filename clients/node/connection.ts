@@ -47,6 +47,8 @@ export interface ConnectionOptions {
   dial(signal: AbortSignal): Promise<Transport>;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** As in `SessionOptions`. */
+  readonly streamIdMax?: number;
 }
 
 interface Waiter {
@@ -65,6 +67,8 @@ export class Connection {
   #hasBeenOpen = false;
   /** Sessions that are not over; beside the current one those that end by themselves with their last streams. */
   readonly #sessions = new Set<Session>();
+  /** It ends by itself, because this end said so. */
+  #goingAway: Session | undefined;
   /** Transports that are not closed yet; a session is over before its last bytes have left. */
   readonly #transports = new Set<ClosingTransport>();
   #serving: ServingHandler | undefined;
@@ -154,6 +158,7 @@ export class Connection {
   /** Takes no more streams, on any session; those that are there go on. Calls from here dial when they need to. */
   goAway(error: LeverError): void {
     this.#isKeptOpen = false;
+    this.#goingAway = this.#session;
     for (const session of [...this.#sessions]) session.goAway(error);
   }
 
@@ -288,6 +293,7 @@ export class Connection {
       side: "dialer",
       identity: this.#options.identity,
       limits: { ...defaultSessionLimits, ...this.#options.limits },
+      ...(this.#options.streamIdMax === undefined ? {} : { streamIdMax: this.#options.streamIdMax }),
       handler: {
         onHello: () => {
           this.#hasBeenOpen = true;
@@ -318,6 +324,7 @@ export class Connection {
   #lost(session: Session, error: LeverError): void {
     if (this.#session !== session) return;
     this.#session = undefined;
+    if (session === this.#goingAway) return this.#connectIfWanted();
     // Who takes connections only to close them is not to be dialed again at once.
     if (this.clock.now() - this.#openedAt >= stableMs) this.#failures = 0;
     else this.#failures++;
