@@ -1,0 +1,142 @@
+/** The one table of limits, `docs/limits.md`: every figure is read from the code that enforces it. */
+
+import { defaultAgentLimits } from "@leveros/agent/core/limits.ts";
+import { bodyBytesMaxDefault } from "@leveros/gateway/http/door.ts";
+import { exchangeMsMax } from "@leveros/gateway/http/exchange.ts";
+import { timeoutMillisecondsMax } from "@leveros/operator/api/v1alpha1/lever-service.ts";
+import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
+import { replicasMax as localReplicasMax } from "@leveros/operator/local/local-workload.ts";
+import { defaultServicePolicy, instancesPerServiceMax, subscriptionsMax } from "@leveros/protocol/control/discovery.ts";
+import { registeredMethodsMax } from "@leveros/protocol/control/registration.ts";
+import { faultDetailsBytesMax, faultMessageBytesMax } from "@leveros/protocol/error/fault.ts";
+import { framePayloadBytesMax } from "@leveros/protocol/frame/frame.ts";
+import { assemblyBytesMax } from "@leveros/protocol/invocation/assembly.ts";
+import {
+  argsBytesHardMax,
+  errorValueBytesMax,
+  messageBytesHardMax,
+  resultBytesHardMax,
+} from "@leveros/protocol/invocation/item-limits.ts";
+import {
+  controlBacklogBytesMax,
+  defaultSessionLimits,
+  headerFieldsBytesMax,
+  helloBytesMax,
+  pingsPerSecondMax,
+  queuedAnswerBytesMax,
+  targetBytesMax,
+  writeHighWaterBytes,
+} from "@leveros/protocol/session/limits.ts";
+import { tokenBytesMax } from "@leveros/protocol/session/routing-header.ts";
+import { methodCharsMax, resourceBytesMax, urlCharsMax } from "@leveros/protocol/target/lever-url.ts";
+import { valueDepthMax, valueElementsMax } from "@leveros/protocol/value/limits.ts";
+
+interface Limit {
+  readonly what: string;
+  readonly value: string;
+  /** Who sets it, or `fixed`. */
+  readonly setBy: string;
+  /** What exceeding it gives. */
+  readonly gives: string;
+}
+
+function bytes(count: number): string {
+  if (count % (1024 * 1024) === 0) return `${count / (1024 * 1024)} MiB`;
+  return count % 1024 === 0 ? `${count / 1024} KiB` : `${count} B`;
+}
+
+function time(ms: number): string {
+  if (ms % 60_000 === 0) return `${ms / 60_000} min`;
+  return ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`;
+}
+
+function count(number: number): string {
+  return number.toLocaleString("en-US");
+}
+
+const { limits: service, methods } = defaultServicePolicy;
+const session = defaultSessionLimits;
+const agent = defaultAgentLimits;
+
+// biome-ignore format: a table is read by its rows.
+const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = [
+  [
+    "What a service's manifest sets",
+    [
+      { what: "arguments of a call or channel", value: bytes(service.argsBytes), setBy: `spec.limits.argsBytes, at most ${bytes(argsBytesHardMax)}`, gives: "ARGS_TOO_LARGE" },
+      { what: "result of a call", value: bytes(service.resultBytes), setBy: `spec.limits.resultBytes, at most ${bytes(resultBytesHardMax)}`, gives: "RESULT_TOO_LARGE" },
+      { what: "message of a channel", value: bytes(service.messageBytes), setBy: `spec.limits.messageBytes, at most ${bytes(messageBytesHardMax)}`, gives: "MESSAGE_TOO_LARGE; the channel ends" },
+      { what: "calls that run in an instance", value: count(service.inFlightPerInstance), setBy: "spec.limits.inFlightPerInstance", gives: "OVERLOADED; tried elsewhere" },
+      { what: "channels open with an instance", value: count(service.channelsPerInstance), setBy: "spec.limits.channelsPerInstance", gives: "OVERLOADED; tried elsewhere" },
+      { what: "time of a call whose caller sets none", value: time(methods[0]?.timeoutMs ?? 0), setBy: `spec.methods, at most ${time(timeoutMillisecondsMax)}`, gives: "DEADLINE_EXCEEDED" },
+    ],
+  ],
+  [
+    "Values and names",
+    [
+      { what: "nesting of a value", value: count(valueDepthMax), setBy: "fixed", gives: "VALUE_NOT_ENCODABLE, INVALID_VALUE_ENCODING" },
+      { what: "elements of a value", value: count(valueElementsMax), setBy: "fixed", gives: "VALUE_NOT_ENCODABLE, INVALID_VALUE_ENCODING" },
+      { what: "error's value (what a method throws, or a channel fails with)", value: bytes(errorValueBytesMax), setBy: "fixed", gives: "RESULT_TOO_LARGE" },
+      { what: "text, and details, of an error", value: `${bytes(faultMessageBytesMax)}, ${bytes(faultDetailsBytesMax)}`, setBy: "fixed", gives: "cut, left out" },
+      { what: "Lever URL", value: `${count(urlCharsMax)} characters`, setBy: "fixed", gives: "INVALID_URL" },
+      { what: "resource", value: bytes(resourceBytesMax), setBy: "fixed", gives: "INVALID_URL" },
+      { what: "method's name", value: `${methodCharsMax} characters`, setBy: "fixed", gives: "INVALID_URL" },
+      { what: "idempotency token", value: bytes(tokenBytesMax), setBy: "fixed", gives: "INVALID_OPTION" },
+      { what: "routing header (resource, token, trace, metadata)", value: bytes(headerFieldsBytesMax), setBy: "fixed", gives: "HEADER_TOO_LARGE" },
+      { what: "methods of an app", value: count(registeredMethodsMax), setBy: "fixed", gives: "INVALID_OPTION" },
+    ],
+  ],
+  [
+    "A session",
+    [
+      { what: "payload of a frame", value: bytes(framePayloadBytesMax), setBy: "fixed", gives: "PROTOCOL_VIOLATION; the session ends" },
+      { what: "credit of a stream, each direction", value: bytes(session.streamWindowBytes), setBy: "HELLO", gives: "the sender waits" },
+      { what: "credit of a session, each direction", value: bytes(session.sessionWindowBytes), setBy: "HELLO; 4 MiB for clients outside", gives: "the sender waits; half is kept for calls" },
+      { what: "streams that the peer has open", value: count(session.streamsMax), setBy: "HELLO; 1,000 for clients outside", gives: "OVERLOADED" },
+      { what: "targets with a number", value: count(session.targetsMax), setBy: "HELLO", gives: "further targets travel as text" },
+      { what: "HELLO, and a target's text", value: `${bytes(helloBytesMax)}, ${bytes(targetBytesMax)}`, setBy: "fixed", gives: "PROTOCOL_VIOLATION; the session ends" },
+      { what: "time until the peer's HELLO", value: time(session.helloTimeoutMs), setBy: "fixed", gives: "CONNECTION_LOST" },
+      { what: "PING after, dead after", value: `${time(session.pingIntervalMs)}, ${time(session.silenceMs)}`, setBy: "fixed; 15 s for clients outside; none on a Unix socket", gives: "CONNECTION_LOST" },
+      { what: "PINGs answered in a second", value: count(pingsPerSecondMax), setBy: "fixed", gives: "PROTOCOL_VIOLATION; the session ends" },
+      { what: "unwritten bytes before streams wait", value: bytes(writeHighWaterBytes), setBy: "fixed", gives: "frames wait in their streams" },
+      { what: "answers that the peer does not read", value: `${bytes(controlBacklogBytesMax)} of control frames, ${bytes(queuedAnswerBytesMax)} of replies`, setBy: "fixed", gives: "the session ends; new streams are OVERLOADED" },
+      { what: "unfinished items that are being put together", value: bytes(assemblyBytesMax), setBy: "fixed, for a process", gives: "OVERLOADED" },
+      { what: "streams after a GOAWAY", value: time(session.goAwayGraceMs), setBy: "fixed", gives: "CONNECTION_LOST" },
+    ],
+  ],
+  [
+    "An agent",
+    [
+      { what: "calls that wait for a table or a connection", value: count(agent.heldCallsMax), setBy: "fixed", gives: "OVERLOADED" },
+      { what: "arguments kept for a retry, together", value: bytes(agent.retainedBytesMax), setBy: "fixed", gives: "no retry after the call has left" },
+      { what: "attempts of a call", value: count(agent.attemptsMax), setBy: "fixed", gives: "the last error" },
+      { what: "connecting to a peer", value: time(agent.dialTimeoutMs), setBy: "fixed", gives: "INSTANCE_UNREACHABLE; tried elsewhere" },
+      { what: "sessions", value: count(agent.sessionsMax), setBy: "fixed", gives: "the connection is closed" },
+      { what: "services subscribed to", value: count(subscriptionsMax), setBy: "fixed", gives: "OVERLOADED" },
+      { what: "instances of a service", value: count(instancesPerServiceMax), setBy: "fixed", gives: "OVERLOADED, at the operator" },
+    ],
+  ],
+  [
+    "The gateway's HTTP, manifests, `lever dev`",
+    [
+      { what: "body of a request, line of an exchange", value: bytes(bodyBytesMaxDefault), setBy: "LEVER_BODY_BYTES_MAX", gives: "ARGS_TOO_LARGE, MESSAGE_TOO_LARGE" },
+      { what: "a channel over HTTP", value: time(exchangeMsMax), setBy: "fixed", gives: "CHANNEL_TIME_LIMIT" },
+      { what: "a manifest file", value: `${bytes(fileBytesMax)}, ${count(documentsMax)} documents`, setBy: "fixed", gives: "a problem with its place" },
+      { what: "local instances of a service", value: count(localReplicasMax), setBy: "fixed", gives: "an error" },
+    ],
+  ],
+];
+
+/** The page in Markdown. */
+export function limitsPage(): string {
+  const lines = [
+    "# Limits",
+    "",
+    "Everything has a limit, and nothing grows with what a peer sends. Made by `npm run generate` from the code that enforces them.",
+  ];
+  for (const [title, limits] of groups) {
+    lines.push("", `## ${title}`, "", "| what | limit | set by | exceeding it gives |", "|---|---|---|---|");
+    for (const { what, value, setBy, gives } of limits) lines.push(`| ${what} | ${value} | ${setBy} | ${gives} |`);
+  }
+  return `${lines.join("\n")}\n`;
+}
