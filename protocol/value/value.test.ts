@@ -144,7 +144,8 @@ describe("encoding and decoding", () => {
     packr.pack("z".repeat(50));
     encodeValue("after", "value");
     expect(toHex(bytes)).toBe(`938081ab${toHex(Buffer.from("constructor"))}a178d964${"79".repeat(100)}`);
-    expect(decodeValue(bytes)).toStrictEqual([{}, { constructor: "x" }, "y".repeat(100)]);
+    const expected: unknown[] = [{}, { constructor: "x" }, "y".repeat(100)];
+    expect(decodeValue(bytes)).toStrictEqual(expected);
   });
 
   test("one way for each length around the borders of its headers", () => {
