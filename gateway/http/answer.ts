@@ -92,8 +92,8 @@ export class Answer {
     const { body } = this;
     response.statusCode = status;
     if (contentType !== undefined) response.setHeader("content-type", contentType);
-    const isShort = (body.declaredBytes ?? Number.POSITIVE_INFINITY) <= discardBytesMax && !body.awaitsContinue;
-    const mustClose = !body.isComplete && !isShort;
+    const isShort = (body.declaredBytes ?? Number.POSITIVE_INFINITY) <= discardBytesMax;
+    const mustClose = !body.isComplete && (!isShort || body.awaitsContinue || body.hasFailed);
     if (mustClose || this.isLast) response.setHeader("connection", "close");
     if (mustClose) return this.#sendEarly(content);
     response.end(content);

@@ -74,6 +74,7 @@ export const defaultDoorLimits: DoorLimits = {
 };
 
 const allowedMethods = "POST, OPTIONS";
+const goneCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE", "HPE_INVALID_EOF_STATE"]);
 /** For connections that none of the other limits ends. */
 const requestMsMax = 300_000;
 
@@ -184,7 +185,8 @@ export class HttpDoor {
 
   /** Bytes that are no HTTP, or a request that does not come to its end. */
   #onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
-    if (error.code === "ECONNRESET" || error.code === "EPIPE" || !socket.writable) {
+    // The last of these: the client has ended its direction within a request, so that it is taken for gone.
+    if (goneCodes.has(error.code ?? "") || !socket.writable) {
       socket.destroy();
       return;
     }

@@ -53,6 +53,11 @@ export class RequestBody {
     return headers["transfer-encoding"] === undefined ? Number(headers["content-length"] ?? 0) : undefined;
   }
 
+  /** It will not come to its end, or not in time. */
+  get hasFailed(): boolean {
+    return this.#failure !== undefined;
+  }
+
   /** Whether the client may never send the body, since it has asked first and got no word. */
   get awaitsContinue(): boolean {
     return this.#awaitsContinue;
