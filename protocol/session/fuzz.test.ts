@@ -306,7 +306,7 @@ function mutateFrames(chance: Chance, frames: Frame[]): Frame[] {
 
 function mutateBytes(chance: Chance, bytes: Uint8Array): Uint8Array {
   if (chance.is(0.05)) return Uint8Array.from({ length: chance.below(200) }, () => chance.below(256));
-  const out = [...bytes.subarray(0, 20_000)];
+  const out = [...bytes.subarray(0, 4000)];
   for (let count = 1 + chance.below(6); count > 0; count--) {
     const at = chance.below(out.length + 1);
     if (chance.is(0.6)) out[Math.min(at, out.length - 1)] = chance.is(0.5) ? chance.of(interesting) : chance.below(256);

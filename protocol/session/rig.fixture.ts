@@ -12,7 +12,7 @@ import { LeverError } from "../error/lever-error.ts";
 import { MethodError } from "../error/method-error.ts";
 import { FrameDecoder } from "../frame/decode.ts";
 import { FrameType, frameHeaderBytes, frameOverheadBytes, isFlowControlled } from "../frame/frame.ts";
-import { AssemblyBudget } from "../invocation/assembly.ts";
+import { AssemblyBudget, assemblyBytesMax } from "../invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "../invocation/invocation-server.ts";
 import { startCall } from "../invocation/outgoing-call.ts";
 import { decodeReceived } from "../invocation/received-item.ts";
@@ -144,7 +144,7 @@ export class End {
   readonly session: Session;
   readonly host: TestHost;
   readonly server: InvocationServer;
-  readonly budget = new AssemblyBudget(64 * 1024 * 1024);
+  readonly budget: AssemblyBudget;
   readonly wheel: DeadlineWheel;
   readonly written: WrittenFrame[] = [];
   readonly registrations: Registration[] = [];
@@ -161,9 +161,15 @@ export class End {
     side: "dialer" | "acceptor",
     methods: Methods,
     limits: Partial<SessionLimits> = {},
-    more: { readonly streamIdMax?: number; readonly role?: PeerRole; readonly isAgent?: boolean } = {},
+    more: {
+      readonly streamIdMax?: number;
+      readonly role?: PeerRole;
+      readonly isAgent?: boolean;
+      readonly budgetBytes?: number;
+    } = {},
   ) {
     this.#clock = clock;
+    this.budget = new AssemblyBudget(more.budgetBytes ?? assemblyBytesMax);
     this.host = new TestHost(methods);
     this.wheel = new DeadlineWheel(clock);
     this.server = new InvocationServer({
@@ -519,6 +525,7 @@ export class RawRig {
       readonly limits?: Partial<SessionLimits>;
       readonly reads?: boolean;
       readonly isAgent?: boolean;
+      readonly budgetBytes?: number;
     } = {},
   ) {
     this.peer = new RawPeer(transports[0], options.reads ?? true);
@@ -528,7 +535,10 @@ export class RawRig {
       options.side ?? "acceptor",
       testMethods(this.facts, () => this.end.host),
       { sessionWindowBytes: sessionWindowBytesMin, streamsMax: streamsMaxMin, ...options.limits },
-      { isAgent: options.isAgent ?? false },
+      {
+        isAgent: options.isAgent ?? false,
+        ...(options.budgetBytes === undefined ? {} : { budgetBytes: options.budgetBytes }),
+      },
     );
   }
 
