@@ -180,7 +180,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   }
 
   override onDeadline(): void {
-    const error = new LeverError("DEADLINE_EXCEEDED", `the caller of ${this.target.text} waits no longer`);
+    const error = new LeverError("DEADLINE_EXCEEDED", `the deadline of ${this.target.text} has passed`);
     if (this.#assembly === undefined) this.#abort(error);
     else this.refuse(error);
   }
@@ -319,8 +319,19 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   }
 
   #threw(thrown: unknown): void {
-    const { flags, bytes } = this.#describe(thrown);
+    const ended = this.#endedBefore(thrown);
+    const { flags, bytes } = ended === undefined ? this.#describe(thrown) : fault(ended.withEffect("ran"));
     this.#reply(flags, bytes);
+  }
+
+  /** Why the call had ended for its caller already, if what the method threw came of that and is no error of its own. */
+  #endedBefore(thrown: unknown): LeverError | undefined {
+    const { deadlineAt } = this;
+    const aborted = this.#abortedWith;
+    if (aborted !== undefined && isDueTo(thrown, aborted)) return LeverError.from(aborted);
+    // A nested call has the same deadline, and may find it passed a moment before this one does.
+    const isLate = LeverError.is(thrown) && thrown.reason === "DEADLINE_EXCEEDED" && deadlineAt !== undefined;
+    return isLate && this.#server.options.now() >= deadlineAt ? thrown : undefined;
   }
 
   #reply(flags: number, bytes: Uint8Array): void {
@@ -383,14 +394,11 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
 
   #channelEnded(raw: RawChannel, thrown: { error: unknown } | undefined): void {
     if (thrown === undefined) raw.close();
-    else if (!raw.isEnded) {
-      if (MethodError.is(thrown.error)) {
-        const { flags, bytes } = this.#describe(thrown.error);
-        if ((flags & Flag.Fault) === 0) raw.fail({ bytes, form: (flags & Flag.Bytes) !== 0 ? "bytes" : "value" });
-        else raw.failWith(decodeFault(bytes));
-      } else if (thrown.error !== raw.error) {
-        raw.failWith(decodeFault(this.#describe(thrown.error).bytes));
-      }
+    else if (raw.error === undefined || !isDueTo(thrown.error, raw.error)) {
+      // Also when nobody is told any more: what is no MethodError has to be reported.
+      const { flags, bytes } = this.#describe(thrown.error);
+      if ((flags & Flag.Fault) === 0) raw.fail({ bytes, form: (flags & Flag.Bytes) !== 0 ? "bytes" : "value" });
+      else raw.failWith(decodeFault(bytes));
     }
     this.#leave();
     this.#stream.release();
@@ -435,6 +443,12 @@ function tooLarge(what: string, bytes: number, bytesMax: number): LeverError {
       "stream it over a channel (a method whose name ends in Chan)",
     { effect: "ran", details: { limit: "resultBytes", bytes, bytesMax } },
   );
+}
+
+/** Whether `thrown` says no more than that: the error itself, or what others make of an AbortSignal's reason. */
+function isDueTo(thrown: unknown, error: LeverError | MethodError): boolean {
+  if (thrown === error) return true;
+  return typeof thrown === "object" && thrown !== null && (thrown as { cause?: unknown }).cause === error;
 }
 
 /** The promise that a method returned; undefined if it returned a value. Throws what a hostile `then` throws. */
