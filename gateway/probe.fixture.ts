@@ -82,7 +82,7 @@ export class Probe {
       }),
     echoChan: (channel: Channel, ...args: unknown[]) =>
       this.#channel(async () => {
-        if (args.length > 0) await channel.send(args);
+        if (args.length > 0) await channel.send(args.length === 1 ? args[0] : args);
         for await (const message of channel) await channel.send(message);
       }),
     textChan: validatedChannel([text], (channel: Channel, name: string) => this.#channel(() => channel.send(name))),

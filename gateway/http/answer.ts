@@ -183,7 +183,10 @@ export class Answer {
     this.#response.end();
     this.#answered();
     this.endWithin(answerMsMax);
-    if (thrown !== undefined && !this.body.isComplete) this.#closeUnlessBodyEnds();
+    if (this.body.isComplete) return;
+    // Node tells the end of the connection only to requests whose answer is not complete.
+    this.request.socket.once("close", () => this.body.lost());
+    if (thrown !== undefined) this.#closeUnlessBodyEnds();
   }
 
   /** What the client still sends is of no use to anybody, and the headers that have gone out do not say so. */

@@ -23,7 +23,7 @@ import { contentForm } from "./content-form.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { DoorMetrics } from "./door-metrics.ts";
 import { DoorSession } from "./door-session.ts";
-import { exchange } from "./exchange.ts";
+import { exchange, exchangeMsMax } from "./exchange.ts";
 import { parseArguments } from "./json-args.ts";
 import { rawProblem, statusOf } from "./problem.ts";
 import { type RequestOptions, requestOptions, traceparentOf } from "./request-options.ts";
@@ -69,7 +69,7 @@ export const defaultDoorLimits: DoorLimits = {
   headersMsMax: 10_000,
   bodyMsMax: 60_000,
   idleMsMax: 65_000,
-  exchangeMsMax: 60_000,
+  exchangeMsMax,
   heldBytesMax: 256 * 1024 * 1024,
 };
 
@@ -328,8 +328,8 @@ export class HttpDoor {
     }
     if (form === "ndjson") {
       const { clock } = this.#options;
-      const { exchangeMsMax } = this.#limits;
-      return exchange(answer, target, call, { session, clock, lineBytesMax: bodyBytesMax, exchangeMsMax });
+      const limitMs = this.#limits.exchangeMsMax;
+      return exchange(answer, target, call, { session, clock, lineBytesMax: bodyBytesMax, exchangeMsMax: limitMs });
     }
     const startedAt = this.#options.clock.now();
     const body = await this.#readBody(answer, call, bodyBytesMax);

@@ -32,7 +32,7 @@ export interface ExchangeOptions {
   readonly session: DoorSession;
   readonly clock: Clock;
   readonly lineBytesMax: number;
-  readonly exchangeMsMax?: number;
+  readonly exchangeMsMax: number;
 }
 
 export async function exchange(
@@ -41,9 +41,8 @@ export async function exchange(
   call: RequestOptions,
   options: ExchangeOptions,
 ): Promise<void> {
-  const { clock, session, lineBytesMax } = options;
+  const { clock, session, lineBytesMax, exchangeMsMax: limitMs } = options;
   const { body } = answer;
-  const limitMs = options.exchangeMsMax ?? exchangeMsMax;
   const startedAt = clock.now();
   const stop = new AbortController();
   answer.gone.addEventListener("abort", () => stop.abort(answer.gone.reason), { once: true });

@@ -37,9 +37,7 @@ export class RequestBody {
       this.#wakeUp();
     });
     request.on("error", () => {});
-    request.on("close", () => {
-      if (!request.complete) this.fail(new LeverError("CANCELLED", "the HTTP client has gone", { effect: "none" }));
-    });
+    request.on("close", () => this.lost());
   }
 
   /** All of it has come in. */
@@ -108,6 +106,11 @@ export class RequestBody {
   fail(error: LeverError): void {
     this.#failure ??= error;
     this.#wakeUp();
+  }
+
+  /** The connection has ended. */
+  lost(): void {
+    if (!this.isComplete) this.fail(new LeverError("CANCELLED", "the HTTP client has gone", { effect: "none" }));
   }
 
   /** Nobody reads on: what comes in from here on is dropped, and whoever waits for a line gets the end. */
