@@ -150,18 +150,27 @@ export class Agent implements LinkHost {
     return isChannel ? this.load : reportedLoad(this.#callsServed - 1, this.#channelsServed);
   }
 
-  /** For metrics. */
+  /** All that are open: with apps, peers and clients outside. */
+  get sessions(): ReadonlySet<Session> {
+    return this.#sessions;
+  }
+
+  /** For metrics: calls and channels that the app here serves, those that went out from here, and what is kept. */
   get counts(): {
     calls: number;
     channels: number;
+    outgoing: number;
     held: number;
     retainedBytes: number;
     sessions: number;
     views: number;
   } {
+    let outgoing = 0;
+    for (const { view } of this.#views.values()) outgoing += view.calls;
     return {
       calls: this.#callsServed,
       channels: this.#channelsServed,
+      outgoing,
       held: this.#held,
       retainedBytes: this.#retainedBytes,
       sessions: this.#sessions.size,
@@ -519,7 +528,10 @@ export class Agent implements LinkHost {
       "CONNECTION_LOST",
       `the agent of ${this.identity.instance ?? this.identity.role} has ended`,
     );
-    for (const session of [...this.#sessions]) session.close(error);
+    // The app last: who waits for an answer of its learns that the agent has ended.
+    const app = this.#app?.session;
+    for (const session of [...this.#sessions]) if (session !== app) session.close(error);
+    app?.close(error);
   }
 }
 
