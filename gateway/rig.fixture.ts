@@ -23,6 +23,8 @@ export interface Rig {
   readonly gateway: Gateway;
   /** `http://127.0.0.1:8080` */
   readonly url: string;
+  /** `host:port` of the operator's discovery. */
+  readonly operator: string;
   /** What an app under test threw that is no MethodError. */
   readonly thrown: unknown[];
   /** Ends the app of a service and its agent at once, as when its pod is killed. */
@@ -88,6 +90,7 @@ export async function startRig(
   return {
     gateway,
     url: `http://${host}:${gateway.httpPort}`,
+    operator: operator.address,
     thrown,
     kill,
     async close() {
