@@ -1,8 +1,8 @@
 /** The one table of limits, `docs/limits.md`: every figure is read from the code that enforces it. */
 
 import { defaultAgentLimits } from "@leveros/agent/core/limits.ts";
-import { bodyBytesMaxDefault } from "@leveros/gateway/http/door.ts";
-import { exchangeMsMax } from "@leveros/gateway/http/exchange.ts";
+import { lingerMsMax } from "@leveros/gateway/http/answer.ts";
+import { bodyBytesMaxDefault, defaultDoorLimits as door } from "@leveros/gateway/http/door.ts";
 import { timeoutMillisecondsMax } from "@leveros/operator/api/v1alpha1/lever-service.ts";
 import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
 import { replicasMax as localReplicasMax } from "@leveros/operator/local/local-workload.ts";
@@ -120,7 +120,13 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
     "The gateway's HTTP, manifests, `lever dev`",
     [
       { what: "body of a request, line of an exchange", value: bytes(bodyBytesMaxDefault), setBy: "LEVER_BODY_BYTES_MAX", gives: "ARGS_TOO_LARGE, MESSAGE_TOO_LARGE" },
-      { what: "a channel over HTTP", value: time(exchangeMsMax), setBy: "fixed", gives: "CHANNEL_TIME_LIMIT" },
+      { what: "a channel over HTTP", value: time(door.exchangeMsMax), setBy: "fixed", gives: "CHANNEL_TIME_LIMIT" },
+      { what: "request line and headers", value: `${bytes(door.headerBytesMax)}, ${count(door.headersMax)} headers`, setBy: "fixed", gives: "HEADER_TOO_LARGE" },
+      { what: "time for a request's headers, for its body", value: `${time(door.headersMsMax)}, ${time(door.bodyMsMax)}`, setBy: "fixed", gives: "HTTP_REQUEST_TIMEOUT" },
+      { what: "bodies and results held for HTTP clients, together", value: bytes(door.heldBytesMax), setBy: "fixed", gives: "OVERLOADED" },
+      { what: "HTTP connections", value: count(door.connectionsMax), setBy: "fixed", gives: "the connection is closed" },
+      { what: "an HTTP connection without a request", value: time(door.idleMsMax), setBy: "fixed", gives: "the connection is closed" },
+      { what: "rest of a body after an early answer", value: time(lingerMsMax), setBy: "fixed", gives: "the connection is closed" },
       { what: "a manifest file", value: `${bytes(fileBytesMax)}, ${count(documentsMax)} documents`, setBy: "fixed", gives: "a problem with its place" },
       { what: "local instances of a service", value: count(localReplicasMax), setBy: "fixed", gives: "an error" },
     ],
