@@ -1,107 +1,135 @@
 /** What `lever invoke` and `lever chan` share: the flags of a call, its arguments, and the way to the services. */
 
-import { readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
+import { argsBytesHardMax } from "@leveros/protocol/invocation/item-limits.ts";
+import { parseUrl } from "@leveros/protocol/target/lever-url.ts";
 import { type Command, Option } from "commander";
 import { type CallOptions, Client, LeverError } from "leveros";
+import { metadataEntry, wholeNumber } from "./flag-values.ts";
 import type { OutputFormat } from "./output.ts";
 
-export const gatewayDefault = "127.0.0.1:3837";
+const gatewayHostDefault = "127.0.0.1";
+const gatewayPortDefault = 3837;
+const environmentDefault = "dev";
 
 export interface CallFlags {
   readonly gateway?: string;
   readonly environment?: string;
   readonly timeout?: number;
   readonly token?: string;
-  readonly meta?: Record<string, string>;
+  readonly meta: Readonly<Record<string, string>>;
   readonly argsFile?: string;
   readonly output: OutputFormat;
 }
 
 export function addCallFlags(command: Command): Command {
   return command
+    .argument("<url>", "lever://<environment>/<service>/<method>, or /<service>/<method>")
+    .argument("[args...]", "the arguments, each a JSON value")
     .option(
       "--gateway <host:port>",
-      `native port of the gateway (default: the agent at LEVER_AGENT, else ${gatewayDefault})`,
+      `the gateway's port for clients (default: the agent at LEVER_AGENT, else ${gatewayHostDefault}:${gatewayPortDefault})`,
     )
-    .option("-e, --environment <name>", "environment of URLs that name none", "dev")
+    .option(
+      "-e, --environment <name>",
+      `environment of a URL that names none (default: the agent's, else "${environmentDefault}")`,
+    )
     .option(
       "-t, --timeout <ms>",
-      "time for the call, or for the opening of a channel",
-      wholeNumber("--timeout", 1, 3_600_000),
+      "time for the call, or for the opening of a channel (default: the service's, 30000 unless set)",
+      wholeNumber(1, 3_600_000),
     )
     .option("--token <text>", "idempotency token, 1 to 128 bytes")
-    .option("--meta <key=value>", "metadata for the method; may be given several times", keyValue, {})
+    .addOption(
+      new Option("--meta <name=value>", "metadata for the method; may be given several times")
+        .argParser(metadataEntry)
+        .default({}, "none"),
+    )
     .option("--args-file <path>", "send this file's bytes as the arguments (- for standard input)")
     .addOption(new Option("-o, --output <format>", "how to print").choices(["text", "json"]).default("text"));
 }
 
-export function wholeNumber(flag: string, min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < min || value > max || text.trim() === "") {
-      throw new LeverError(
-        "INVALID_OPTION",
-        `${flag} is ${JSON.stringify(text)}, expected a whole number from ${min} to ${max}`,
-      );
-    }
-    return value;
-  };
-}
-
-export function keyValue(text: string, before: Record<string, string>): Record<string, string> {
-  const equals = text.indexOf("=");
-  if (equals <= 0) throw new LeverError("INVALID_OPTION", `${JSON.stringify(text)} is no key=value`);
-  return { ...before, [text.slice(0, equals)]: text.slice(equals + 1) };
-}
-
 /** The arguments: one JSON value each, or the bytes of a file. */
-export async function readArguments(texts: readonly string[], flags: CallFlags): Promise<unknown[]> {
-  if (flags.argsFile !== undefined) {
-    if (texts.length > 0) {
-      throw new LeverError(
-        "ARGS_FORM",
-        "both arguments and --args-file were given; arguments are values or bytes, never both",
-      );
-    }
-    if (flags.argsFile !== "-") {
-      try {
-        return [new Uint8Array(await readFile(flags.argsFile))];
-      } catch (error) {
-        throw new LeverError(
-          "INVALID_OPTION",
-          `--args-file: ${error instanceof Error ? error.message : String(error)}`,
-        );
-      }
-    }
-    const chunks: Buffer[] = [];
-    for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
-    return [new Uint8Array(Buffer.concat(chunks))];
+export async function readArguments(texts: readonly string[], file: string | undefined): Promise<unknown[]> {
+  if (file === undefined) return texts.map(parseArgument);
+  if (texts.length > 0) {
+    throw new LeverError(
+      "ARGS_FORM",
+      "both arguments and --args-file were given; arguments are values or bytes, never both",
+      { effect: "none" },
+    );
   }
-  return texts.map((text, index) => {
-    try {
-      return JSON.parse(text) as unknown;
-    } catch {
+  return [file === "-" ? await readBounded(process.stdin) : await readFileBounded(file)];
+}
+
+function parseArgument(text: string, index: number): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new LeverError(
+      "INVALID_ARGUMENTS",
+      `args[${index}] is ${shown(text)}, which is no JSON value; a string needs quotes of its own: ${inShell(JSON.stringify(text))}`,
+      { effect: "none" },
+    );
+  }
+}
+
+function shown(text: string): string {
+  return JSON.stringify(text.length > 100 ? `${text.slice(0, 99)}…` : text);
+}
+
+/** As a word for the shell. */
+function inShell(text: string): string {
+  return `'${(text.length > 100 ? `${text.slice(0, 99)}…` : text).replaceAll("'", "'\\''")}'`;
+}
+
+async function readFileBounded(path: string): Promise<Uint8Array> {
+  try {
+    await using handle = await open(path);
+    return await readBounded(handle.createReadStream({ autoClose: false }));
+  } catch (error) {
+    if (LeverError.is(error)) throw error;
+    throw new LeverError("INVALID_OPTION", `--args-file: ${(error as Error).message}`, {
+      effect: "none",
+      cause: error,
+    });
+  }
+}
+
+async function readBounded(source: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of source) {
+    bytes += chunk.length;
+    if (bytes > argsBytesHardMax) {
       throw new LeverError(
-        "INVALID_ARGUMENTS",
-        `args[${index}] is ${JSON.stringify(text)}, which is no JSON value; a string needs quotes of its own: '${JSON.stringify(text)}'`,
+        "ARGS_TOO_LARGE",
+        `--args-file has more than ${argsBytesHardMax} bytes; send large data over a channel: ` +
+          "lever chan URL --bytes < FILE",
         { effect: "none" },
       );
     }
+    chunks.push(chunk);
+  }
+  return new Uint8Array(Buffer.concat(chunks));
+}
+
+/** Through the agent where there is one, else through the gateway: the one given, or at the URL's own port. */
+export function connect(url: string, { gateway, environment }: CallFlags): Client {
+  const named = environment === undefined ? {} : { environment };
+  if (gateway === undefined && process.env.LEVER_AGENT !== undefined) return new Client(named);
+  return new Client({
+    environment: environmentDefault,
+    ...named,
+    gateway: gateway ?? `${gatewayHostDefault}:${parseUrl(url, { allowPort: true }).port ?? gatewayPortDefault}`,
   });
 }
 
-/** Through the agent where there is one, else through the gateway. */
-export function connect(flags: CallFlags): Client {
-  const { gateway, environment } = flags;
-  const base = environment === undefined ? {} : { environment };
-  if (gateway === undefined && process.env.LEVER_AGENT !== undefined) return new Client();
-  return new Client({ ...base, gateway: gateway ?? gatewayDefault });
-}
-
-export function callOptions(flags: CallFlags): CallOptions {
+export function callOptions({ timeout, token, meta }: CallFlags, signal: AbortSignal): CallOptions {
   return {
-    ...(flags.timeout === undefined ? {} : { timeoutMs: flags.timeout }),
-    ...(flags.token === undefined ? {} : { token: flags.token }),
-    ...(flags.meta === undefined || Object.keys(flags.meta).length === 0 ? {} : { metadata: flags.meta }),
+    signal,
+    ...(timeout === undefined ? {} : { timeoutMs: timeout }),
+    ...(token === undefined ? {} : { token }),
+    ...(Object.keys(meta).length === 0 ? {} : { metadata: meta }),
   };
 }

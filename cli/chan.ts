@@ -1,11 +1,14 @@
 /** `lever chan`: a channel on standard input and output. */
 
-import { createInterface } from "node:readline";
 import type { Command } from "commander";
-import { type Channel, LeverError } from "leveros";
-import { addCallFlags, type CallFlags, callOptions, connect, readArguments } from "./call-options.ts";
-import { exitCodeOf } from "./exit-code.ts";
-import { printError, printValue } from "./output.ts";
+import type { Channel } from "leveros";
+import { runCallCommand } from "./call-command.ts";
+import { addCallFlags, type CallFlags, callOptions } from "./call-options.ts";
+import { exitCodesHelp } from "./exit-code.ts";
+import { printMessage } from "./output.ts";
+import { PipedInput } from "./piped-input.ts";
+import { outputBroken } from "./standard-output.ts";
+import { TerminalInput } from "./terminal-input.ts";
 
 interface ChanFlags extends CallFlags {
   readonly bytes?: boolean;
@@ -14,71 +17,72 @@ interface ChanFlags extends CallFlags {
 export function addChan(program: Command): void {
   addCallFlags(program.command("chan"))
     .description("open a channel; lines of standard input are sent, what comes in is printed")
-    .argument("<url>", "lever://<environment>/<service>[/<resource>]/<method>, or /<service>/<method>")
-    .argument("[args...]", "the arguments, each a JSON value")
     .option("--bytes", "send standard input as it is, in messages of bytes, instead of a JSON value on each line")
     .addHelpText(
       "after",
       `
-The end of standard input half-closes the channel; the command ends when the other side does.
+Messages are printed as one line of JSON each, bytes as they are. With -o json bytes are {"bytes":"<base64>"}, and an
+error is a last line {"error":{"kind","code","reason","effect","message"}}; a method's own error has "value" instead.
+
+The end of standard input half-closes the channel. The command ends when the other side does: what standard input still
+holds is sent, and nothing is waited for that takes longer than a second. Ctrl-C cancels the channel.
 
 Examples:
-  lever chan /negotiate/haggleChan '"a carpet"' 100  then type offers such as {"price":60}
-  lever chan /upload/putChan --bytes < photo.jpg     any size
-  printf '1\\n2\\n' | lever chan /service/sumChan -o json
+  lever chan /negotiate/haggleChan '"a carpet"' 100   and then offers, each on a line: {"price":60}
+  lever chan /upload/putChan --bytes < photo.jpg      any size
+  lever chan /upload/getChan 1000000 > bytes          any size
+  printf '%s\\n' '{"price":80}' | lever chan /negotiate/haggleChan '"a carpet"' 100 -o json
 
-Exit codes: 0 a clean end, 1 the method's error, 2 usage or arguments, 3 network or deadline, 4 internal.`,
+${exitCodesHelp}`,
     )
-    .action(async (url: string, texts: string[], flags: ChanFlags) => {
-      try {
-        const args = await readArguments(texts, flags);
-        await using client = connect(flags);
-        await using channel = await client.openChannel(url, args, callOptions(flags));
-        if (process.stdin.isTTY && flags.output === "text") {
-          console.error("open; type a JSON value on each line, Ctrl-D half-closes, Ctrl-C cancels");
-        }
-        process.once("SIGINT", () => channel.cancel());
-        const sending = send(channel, flags.bytes === true);
-        for await (const message of channel) await printValue(message, flags.output);
-        // The other side is done: what is still typed has no reader.
-        process.stdin.destroy();
-        await sending;
-      } catch (error) {
-        printError(error, flags.output);
-        process.exitCode = exitCodeOf(error);
-        process.stdin.destroy();
-      }
-    });
-}
-
-async function send(channel: Channel, isBytes: boolean): Promise<void> {
-  try {
-    if (isBytes) for await (const chunk of process.stdin) await channel.send(new Uint8Array(chunk as Buffer));
-    else {
-      let line = 0;
-      for await (const text of createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY })) {
-        line++;
-        if (text.trim() === "") continue;
-        await channel.send(parseLine(text, line));
-      }
-    }
-    channel.closeWrite();
-  } catch (error) {
-    if (channel.isEnded || (error as { code?: unknown }).code === "ERR_STREAM_PREMATURE_CLOSE") return;
-    channel.cancel();
-    throw error;
-  }
-}
-
-function parseLine(text: string, line: number): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    throw new LeverError(
-      "INVALID_ARGUMENTS",
-      `line ${line} is ${JSON.stringify(text.slice(0, 200))}, which is no JSON value; a string needs quotes, ` +
-        "and raw bytes need --bytes",
-      { effect: "ran" },
+    .action((url: string, texts: string[], flags: ChanFlags) =>
+      runCallCommand(url, texts, flags, async ({ client, args, interruption }) => {
+        await using channel = await client.openChannel(url, args, callOptions(flags, interruption.signal));
+        await converse(channel, flags, () => interruption.abort());
+      }),
     );
+}
+
+type Input = PipedInput | TerminalInput;
+
+async function converse(channel: Channel, flags: ChanFlags, interrupt: () => void): Promise<void> {
+  const { stdin, stdout } = process;
+  const isTyped = stdin.isTTY && stdout.isTTY && flags.output === "text" && flags.bytes !== true;
+  const input: Input = isTyped ? new TerminalInput(interrupt) : new PipedInput(flags.bytes === true);
+  // A reader that is gone may be noticed while the other side is silent.
+  const onBroken = () => channel.cancel();
+  outputBroken.addEventListener("abort", onBroken);
+  let inputError: unknown;
+  const sending = send(channel, input).catch((error: unknown) => {
+    inputError = error;
+    channel.cancel();
+  });
+  try {
+    for await (const message of channel) {
+      const print = () => printMessage(message, flags.output);
+      await (input instanceof TerminalInput ? input.show(print) : print());
+    }
+    input.otherSideEnded();
+    await sending;
+  } catch (error) {
+    if (outputBroken.aborted) throw outputBroken.reason;
+    throw inputError ?? error;
+  } finally {
+    outputBroken.removeEventListener("abort", onBroken);
+    input.stop();
   }
+  if (inputError !== undefined) throw inputError;
+}
+
+/** Rejects for what is wrong with the input; how the channel ends is for its reader. */
+async function send(channel: Channel, input: Input): Promise<void> {
+  for await (const message of input.messages()) {
+    try {
+      await channel.send(message);
+    } catch (error) {
+      if (channel.isEnded) return;
+      throw error;
+    }
+  }
+  channel.closeWrite();
 }

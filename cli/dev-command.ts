@@ -1,43 +1,57 @@
 /** `lever dev`: its flags and help. */
 
 import { type Command, Option } from "commander";
-import { keyValue, wholeNumber } from "./call-options.ts";
+import { collected, variableEntry, wholeNumber } from "./flag-values.ts";
 
 export interface DevFlags {
   readonly file: readonly string[];
-  readonly env: Record<string, string>;
+  readonly env: Readonly<Record<string, string>>;
   readonly agent: "hosted" | "process";
   readonly httpPort: number;
   readonly port: number;
 }
 
 export function addDev(program: Command): void {
+  const port = wholeNumber(0, 65_535);
   program
     .command("dev")
     .description("run the services of LeverService manifests on this machine, without a cluster")
-    .option("-f, --file <path>", "a manifest, or a folder of them; may be given several times", collect, [])
-    .option("--env <name=value>", "an environment variable for all instances; may be given several times", keyValue, {})
-    .addOption(new Option("--agent <how>", "where the agents run").choices(["hosted", "process"]).default("hosted"))
-    .option("--http-port <port>", "port of the gateway's HTTP", wholeNumber("--http-port", 0, 65535), 8080)
-    .option("--port <port>", "port of the gateway for client libraries", wholeNumber("--port", 0, 65535), 3837)
+    .addOption(
+      new Option("-f, --file <path>", "a manifest, or a folder of them; may be given several times")
+        .argParser(collected)
+        .default([], "this folder"),
+    )
+    .addOption(
+      new Option("--env <name=value>", "an environment variable for all instances; may be given several times")
+        .argParser(variableEntry)
+        .default({}, "none"),
+    )
+    .addOption(
+      new Option("--agent <how>", "where the instances' agents run: hosted by this process, or each as a process")
+        .choices(["hosted", "process"])
+        .default("hosted"),
+    )
+    .option("--http-port <port>", "the gateway's port for HTTP", port, 8080)
+    .option("--port <port>", "the gateway's port for clients (libraries, lever invoke, lever chan)", port, 3837)
     .addHelpText(
       "after",
       `
+Which command runs a service: the manifest's annotation leveros.dev/dev-command, else the start script of
+package.json in its folder (leveros.dev/dev-directory). Instances are started again when they end. Manifests of other
+kinds are skipped; ConfigMaps and Secrets are read for valueFrom and envFrom.
+
+Ctrl-C, SIGTERM and SIGHUP end everything in order, a second one at once. Nothing is left running, however it ends.
+
 Examples:
   lever dev -f manifests/
   lever dev -f hello.yaml -f chat.yaml --env LOG=debug
   lever dev --http-port 0 --port 0                   free ports, printed when it is up
 
-Which command runs a service: the manifest's annotation leveros.dev/dev-command, else the start script of
-package.json in its folder (leveros.dev/dev-directory). Ctrl-C ends everything; a second one at once.`,
+Exit codes: 0 ended as asked, 2 usage, manifests or a port that is in use, 4 internal.`,
     )
     .action(async (flags: DevFlags) => {
       // Only here: the other commands start in a fraction of the time without the operator and the gateway.
       const { dev } = await import("./dev.ts");
-      await dev(flags);
+      process.exitCode = await dev(flags);
     });
-}
-
-function collect(value: string, before: readonly string[]): string[] {
-  return [...before, value];
 }

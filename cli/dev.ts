@@ -1,165 +1,228 @@
 /** What `lever dev` does: the services of a folder of manifests, their agents and a gateway, on this machine. */
 
-import { readdir, readFile, stat } from "node:fs/promises";
-import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Gateway } from "@leveros/gateway/gateway.ts";
-import { formatProblem } from "@leveros/operator/api/manifest-problem.ts";
-import { type ManifestFile, readManifests } from "@leveros/operator/api/manifest-reader.ts";
-import { LocalEnvironment } from "@leveros/operator/local/local-environment.ts";
+import { formatProblem, type ManifestProblem } from "@leveros/operator/api/manifest-problem.ts";
+import { readManifests } from "@leveros/operator/api/manifest-reader.ts";
+import { LocalEnvironment, type ServicePlan } from "@leveros/operator/local/local-environment.ts";
+import type { LocalWorkload } from "@leveros/operator/local/local-workload.ts";
 import { LeverError } from "leveros";
-import pc from "picocolors";
 import type { DevFlags } from "./dev-command.ts";
-import { usageExitCode } from "./exit-code.ts";
+import { exitCodeOf, usageExitCode } from "./exit-code.ts";
+import { readManifestFiles } from "./manifest-files.ts";
+import { coloursOf } from "./output.ts";
+import { StopRequest } from "./stop-request.ts";
+import { type Doors, doorsLine, linesToTry, type ServedService } from "./what-to-try.ts";
 
 const host = "127.0.0.1";
-const filesMax = 1000;
-const folderDepthMax = 8;
+/** Services that do not serve by then are named. */
+const lateMs = 10_000;
+const lastInstancesMs = 1000;
+/** Calls from outside that run at Ctrl-C may take this long; channels are cut then. */
+const gatewayDrainMs = 2000;
+/** When ending takes longer, it is said what it waits for. */
+const slowEndMs = 3000;
 
-export async function dev(flags: DevFlags): Promise<void> {
-  const files = await readFiles(flags.file.length === 0 ? ["."] : flags.file);
-  const manifests = readManifests(files);
-  for (const { kind, name, file, line } of manifests.skipped) {
-    console.log(pc.dim(`${file}:${line} skipped: ${kind} ${name} (only LeverServices are run here)`));
-  }
-  const { plans, problems } =
-    manifests.problems.length > 0
-      ? { plans: [], problems: manifests.problems }
-      : await LocalEnvironment.plan(manifests, flags.env);
-  if (problems.length > 0) {
-    for (const problem of problems) console.error(formatProblem(problem));
-    process.exitCode = usageExitCode;
-    return;
-  }
-  if (plans.length === 0) {
-    throw new LeverError(
-      "INVALID_OPTION",
-      `no LeverService in ${files.map(({ file }) => file).join(", ") || flags.file.join(", ") || "this folder"}; name manifests with -f`,
-    );
-  }
+const out = coloursOf(process.stdout);
+const err = coloursOf(process.stderr);
 
-  let ready: () => void = () => {};
-  const allServe = new Promise<void>((resolve) => {
-    ready = resolve;
-  });
-  const waiting = new Set(
-    plans.filter(({ service }) => service.spec.replicas > 0).map(({ service }) => nameOf(service)),
-  );
-  if (waiting.size === 0) ready();
-  const environment = await LocalEnvironment.start(
+/** Resolves with the exit code when all has ended. */
+export async function dev(flags: DevFlags): Promise<number> {
+  using stop = new StopRequest();
+  try {
+    return await run(flags, stop);
+  } catch (error) {
+    const { rawMessage } = LeverError.from(error);
+    console.error(`${err.red("lever dev")}: ${rawMessage}`);
+    return exitCodeOf(error);
+  }
+}
+
+async function run(flags: DevFlags, stop: StopRequest): Promise<number> {
+  const plans = await load(flags);
+  if (plans === undefined) return usageExitCode;
+  const services = new Services(plans.plans);
+  const environment = await LocalEnvironment.open(
     {
-      manifests,
+      manifests: plans.manifests,
       env: flags.env,
       agents: flags.agent,
-      onMessage: (line) => console.error(pc.yellow(line)),
-      onRegistered: ({ environment: env, service, instance }, { methods }) => {
-        console.log(pc.dim(`${instance} serves ${methods.map(({ name }) => name).join(", ")}`));
-        waiting.delete(`${env}/${service}`);
-        if (waiting.size === 0) ready();
+      onMessage: (line) => console.error(err.yellow(line)),
+      onRegistered: ({ environment, service, instance }, { methods }) => {
+        const names = methods.map(({ name }) => name);
+        console.log(out.dim(`${instance} serves ${names.join(", ") || "no methods"}`));
+        services.registered(environment, service, names);
       },
     },
-    plans,
+    plans.plans,
   );
-  let gateway: Gateway | undefined;
-  const stop = stopOnSignals(async () => {
-    gateway?.close();
-    await environment.stop();
-  }, environment);
+  let gateway: Gateway;
   try {
+    // Before any instance: when a port is in use nothing has been started.
     gateway = await Gateway.start({
       operator: environment.operatorAddress,
       host,
       httpPort: flags.httpPort,
       port: flags.port,
       adminPort: 0,
-      defaultEnvironment: plans[0]?.service.metadata.namespace ?? "dev",
+      defaultEnvironment: services.all[0]?.environment ?? "dev",
       allowForceEnv: true,
       corsOrigins: ["*"],
     });
   } catch (error) {
     await environment.stop();
-    stop.cancel();
     throw error;
   }
-  const late = setTimeout(() => console.log(pc.yellow(`still waiting for ${[...waiting].join(", ")}`)), 10_000);
-  await Promise.race([allServe, stop.begun]);
-  clearTimeout(late);
-  if (!stop.hasBegun())
-    printWhatToTry(
-      gateway,
-      plans.map(({ service }) => nameOf(service)),
+  if (!stop.isAsked) environment.run();
+  await announce(services, { host, ...portsOf(gateway) }, environment.workloads, stop);
+  await stop.asked;
+  await end(gateway, environment, stop);
+  return 0;
+}
+
+function portsOf({ httpPort, port, adminPort }: Gateway) {
+  return { httpPort, port, adminPort };
+}
+
+/** What is to be run. Undefined if that is not clear: the problems have been printed then. */
+async function load({ file, env }: DevFlags) {
+  const paths = file.length === 0 ? ["."] : file;
+  const { files, skipped } = await readManifestFiles(paths);
+  const manifests = readManifests(files);
+  for (const each of skipped) console.log(out.dim(`${each} skipped: it holds no Kubernetes object`));
+  for (const { kind, name, file: where, line } of manifests.skipped) {
+    console.log(out.dim(`${where}:${line} skipped: ${kind} ${name} (only LeverServices are run here)`));
+  }
+  if (refused(manifests.problems)) return undefined;
+  const { plans, problems } = await LocalEnvironment.plan(manifests, env);
+  if (refused(problems)) return undefined;
+  if (plans.length === 0) {
+    const where = paths.map((each) => (each === "." ? "this folder" : each)).join(", ");
+    throw new LeverError(
+      "INVALID_OPTION",
+      `there is no LeverService in ${where}; name its manifest, or a folder, with -f`,
     );
-  await stop.done;
+  }
+  return { manifests, plans };
 }
 
-function nameOf(service: { readonly metadata: { readonly namespace: string; readonly name: string } }): string {
-  return `${service.metadata.namespace}/${service.metadata.name}`;
+function refused(problems: readonly ManifestProblem[]): boolean {
+  if (problems.length === 0) return false;
+  for (const problem of problems) console.error(formatProblem(problem));
+  const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
+  console.error(err.red(`${count} in the manifests; nothing was started`));
+  return true;
 }
 
-function printWhatToTry(gateway: Gateway, services: readonly string[]): void {
-  const native = gateway.port === 3837 ? "" : ` --gateway ${host}:${gateway.port}`;
-  console.log(`
-${pc.bold("Lever is up")}: ${services.join(", ")}
-  HTTP http://${host}:${gateway.httpPort}   client libraries ${host}:${gateway.port}   metrics http://${host}:${gateway.adminPort}/metrics
-`);
-  if (!services.includes("dev/hello")) return;
-  console.log(`Try, in another terminal:
-  curl -s 'http://${host}:${gateway.httpPort}/hello/sayHello?forceenv=dev' -H 'content-type: application/json' -d '["world"]'
-  npx lever invoke lever://dev/hello/sayHello '"world"'${native}
-  npx lever invoke lever://dev/hello/divide 1 0${native}
-  npx lever chan lever://dev/negotiate/haggleChan '"a carpet"' 100${native}     then type {"price":60}
-  npx lever chan lever://dev/upload/putChan --bytes${native} < package-lock.json
-`);
+interface DevService extends ServedService {
+  readonly replicas: number;
+  methods: readonly string[];
+  /** Instances that have registered: those that have ended since count too. */
+  registrations: number;
 }
 
-/** Runs `end` at the first SIGINT or SIGTERM; a second SIGINT kills what is left. */
-function stopOnSignals(end: () => Promise<void>, environment: LocalEnvironment) {
-  let begin: () => void = () => {};
-  const begun = new Promise<void>((resolve) => {
-    begin = resolve;
+/** The services, and which of them have registered yet. */
+class Services {
+  readonly all: readonly DevService[];
+  /** Resolves when each has an instance that serves, unless it is to have none. */
+  readonly allServe: Promise<void>;
+  /** Resolves when all instances serve. */
+  readonly allInstancesServe: Promise<void>;
+  #resolveServices!: () => void;
+  #resolveInstances!: () => void;
+
+  constructor(plans: readonly ServicePlan[]) {
+    this.all = plans.map(({ service: { metadata, spec } }) => ({
+      environment: metadata.namespace,
+      name: metadata.name,
+      replicas: spec.replicas,
+      methods: [],
+      registrations: 0,
+    }));
+    this.allServe = new Promise((resolve) => {
+      this.#resolveServices = resolve;
+    });
+    this.allInstancesServe = new Promise((resolve) => {
+      this.#resolveInstances = resolve;
+    });
+    this.#check();
+  }
+
+  registered(environment: string, name: string, methods: readonly string[]): void {
+    const service = this.all.find((each) => each.environment === environment && each.name === name);
+    if (service === undefined) return;
+    service.methods = methods;
+    service.registrations++;
+    this.#check();
+  }
+
+  #check(): void {
+    if (!this.all.some(isAwaited)) this.#resolveServices();
+    if (this.all.every(({ registrations, replicas }) => registrations >= replicas)) this.#resolveInstances();
+  }
+}
+
+function isAwaited({ registrations, replicas }: DevService): boolean {
+  return registrations === 0 && replicas > 0;
+}
+
+/** Says when all services serve, and which keep the others waiting. */
+async function announce(
+  services: Services,
+  doors: Doors,
+  workloads: readonly LocalWorkload[],
+  stop: StopRequest,
+): Promise<void> {
+  const late = setTimeout(() => {
+    for (const [index, service] of services.all.entries()) {
+      if (isAwaited(service)) console.error(err.yellow(lateText(service, workloads[index])));
+    }
+    console.error(
+      err.yellow(`Meanwhile the gateway answers at http://${host}:${doors.httpPort} and ${host}:${doors.port}.`),
+    );
+  }, lateMs);
+  await Promise.race([services.allServe, stop.asked]);
+  clearTimeout(late);
+  // The others are there soon, and their lines stand before the summary then; if not, it does not wait.
+  await Promise.race([services.allInstancesServe, stop.asked, sleep(lastInstancesMs, undefined, { ref: false })]);
+  if (stop.isAsked) return;
+  const names = services.all.map(({ environment, name, replicas }) => {
+    const count = replicas === 0 ? " (no instances)" : replicas === 1 ? "" : ` (${replicas} instances)`;
+    return `${environment}/${name}${count}`;
   });
-  let hasBegun = false;
-  const onSignal = () => {
-    if (hasBegun) {
-      console.log("ending at once");
-      void environment.kill();
-      return;
-    }
-    hasBegun = true;
-    console.log("\nending; Ctrl-C again ends at once");
-    begin();
-  };
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const signal of signals) process.on(signal, onSignal);
-  const cancel = () => {
-    for (const signal of signals) process.off(signal, onSignal);
-  };
-  return { begun, hasBegun: () => hasBegun, done: begun.then(end).then(cancel), cancel };
+  console.log(`\n${out.bold("Lever is up")}: ${names.join(", ")}\n  ${doorsLine(doors)}\n`);
+  const lines = linesToTry(services.all, doors);
+  if (lines.length > 0) console.log(`Try, in another terminal:\n${lines.map((line) => `  ${line}`).join("\n")}\n`);
 }
 
-async function readFiles(paths: readonly string[]): Promise<ManifestFile[]> {
-  const files: ManifestFile[] = [];
-  for (const each of paths) {
-    const entry = await stat(each).catch(() => undefined);
-    if (entry === undefined) throw new LeverError("INVALID_OPTION", `-f ${each}: there is no such file or folder`);
-    for (const file of entry.isDirectory() ? await yamlFiles(each, 0) : [each]) {
-      if (files.length >= filesMax)
-        throw new LeverError("INVALID_OPTION", `-f ${each}: more than ${filesMax} manifests`);
-      files.push({ file, content: await readFile(file) });
-    }
+function lateText({ environment, name }: DevService, workload: LocalWorkload | undefined): string {
+  const isRunning = workload?.status().some(({ state }) => state === "Running") === true;
+  const seconds = lateMs / 1000;
+  if (isRunning) {
+    return `${environment}/${name} runs and has registered nothing for ${seconds} s: does its program reach \`await serve(…)\`?`;
   }
-  return files;
+  return `${environment}/${name} has not come up within ${seconds} s: it ends each time that it is started.`;
 }
 
-async function yamlFiles(folder: string, depth: number): Promise<string[]> {
-  if (depth > folderDepthMax) return [];
-  const found: string[] = [];
-  const entries = await readdir(folder, { withFileTypes: true });
-  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    const full = path.join(folder, entry.name);
-    if (entry.isDirectory()) {
-      if (entry.name !== "node_modules" && !entry.name.startsWith("."))
-        found.push(...(await yamlFiles(full, depth + 1)));
-    } else if (/\.ya?ml$/.test(entry.name)) found.push(full);
+/** Resolves when no process is left. */
+async function end(gateway: Gateway, environment: LocalEnvironment, stop: StopRequest): Promise<void> {
+  console.log(out.dim("ending; Ctrl-C again ends at once"));
+  const slow = setTimeout(() => {
+    const left = environment.workloads.flatMap((workload) => workload.status().map(({ id }) => id));
+    if (left.length > 0) console.log(out.dim(`waiting for ${left.join(", ")}; Ctrl-C again ends them at once`));
+  }, slowEndMs);
+  let isEnded = false;
+  const graceful = (async () => {
+    await gateway.drain(gatewayDrainMs);
+    await environment.stop();
+    isEnded = true;
+  })();
+  await Promise.race([graceful, stop.askedAgain]);
+  clearTimeout(slow);
+  if (!isEnded) {
+    console.log(out.dim("ending at once"));
+    gateway.close();
+    await environment.kill();
   }
-  return found;
+  await graceful;
 }

@@ -1,30 +1,28 @@
 #!/usr/bin/env node
 /** `lever`: the command line. */
 
-import { Command, CommanderError } from "commander";
+import { CommanderError } from "commander";
 import { LeverError } from "leveros";
-import { addChan } from "./chan.ts";
-import { addDev } from "./dev-command.ts";
-import { usageExitCode } from "./exit-code.ts";
-import { addInvoke } from "./invoke.ts";
+import { exitCodeOf, usageExitCode } from "./exit-code.ts";
 import { printError } from "./output.ts";
+import { makeProgram } from "./program.ts";
+import { asksForJson } from "./usage.ts";
 
-const program = new Command("lever")
-  .description("service-to-service calls, channels and resources")
-  .version("0.1.0")
-  .showHelpAfterError("(lever --help, or lever <command> --help, says more)")
-  .exitOverride();
-// Sub-commands take the settings of the program at the time when they are added.
-addDev(program);
-addInvoke(program);
-addChan(program);
+const program = makeProgram();
+const isJson = asksForJson(process.argv.slice(2));
+if (isJson) for (const command of [program, ...program.commands]) command.configureOutput({ outputError: () => {} });
 
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : usageExitCode;
-  else {
-    printError(LeverError.from(error), "text");
+  if (!(error instanceof CommanderError)) {
+    process.exitCode = exitCodeOf(error);
+    printError(error, isJson ? "json" : "text");
+  } else if (error.exitCode !== 0) {
     process.exitCode = usageExitCode;
+    if (isJson) {
+      const message = error.message.replace(/^error: /, "");
+      printError(new LeverError("INVALID_OPTION", message, { effect: "none" }), "json");
+    }
   }
 }
