@@ -172,6 +172,21 @@ describe("the end", () => {
     expect(clock.timerCount).toBe(0);
   });
 
+  test("a session that ends with its last stream leaves no timer for its grace", async () => {
+    const clock = new VirtualClock();
+    const rig = new Rig(memoryTransportPair(clock), clock);
+    const call = rig.client.call("gated", [1]);
+    await turns(clock, 1000);
+    rig.server.session.goAway(new LeverError("DRAINING", "about to stop"));
+    await turns(clock, 1000);
+    rig.facts.gate.open();
+    await turns(clock, 1500);
+    expect(await call).toBe(1);
+    expect(rig.server.closedWith).toMatchObject({ reason: "CONNECTION_LOST" });
+    expect(rig.client.closedWith).toMatchObject({ reason: "CONNECTION_LOST" });
+    expect(clock.timerCount).toBe(0);
+  });
+
   test("a draining session that breaks a rule still learns why it ended", async () => {
     const clock = new VirtualClock();
     const raw = new RawRig(memoryTransportPair(clock), clock);
