@@ -1,47 +1,52 @@
 /** What an agent or a gateway shows at `/metrics`. Names as Prometheus users expect them; never a resource as a label. */
 
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import type { Agent } from "../core/agent.ts";
 import type { AgentObserver } from "../core/observer.ts";
+import { DurationHistogram, type DurationSeries } from "./duration-histogram.ts";
 
 /** Services that get labels of their own; the rest are counted as `other`, so that callers cannot grow the page. */
 const labelledServicesMax = 200;
-const otherService = { environment: "other", service: "other" };
 const buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
 export class AgentMetrics implements AgentObserver {
   readonly registry = new Registry();
-  readonly #calls: Counter<"environment" | "service" | "code">;
-  readonly #callDuration: Histogram<"environment" | "service">;
+  readonly #callDurations: DurationHistogram;
   readonly #opened: Counter<"environment" | "service" | "code">;
   readonly #closed: Counter<"environment" | "service" | "code">;
   readonly #retries: Counter<"reason">;
   /** Only where there is an app. */
-  readonly #served: Counter<"code"> | undefined;
-  readonly #servedDuration: Histogram | undefined;
-  /** Label children, found once per service and code: making them per call costs more than the call's routing. */
-  readonly #services = new Map<string, { environment: string; service: string }>();
-  readonly #callCounters = new Map<string, Counter.Internal>();
-  readonly #callTimers = new Map<string, Histogram.Internal<"environment" | "service">>();
-  readonly #servedCounters = new Map<string, Counter.Internal>();
+  readonly #servedDurations: DurationSeries | undefined;
+  /** By environment, then service: found for each call without making a key. */
+  readonly #services = new Map<string, Map<string, ServiceCounts>>();
+  #serviceCount = 0;
+  readonly #other: ServiceCounts;
+  /** Counted in plain numbers, and told to prom-client at each scrape. */
+  readonly #served = new Map<string, Tally>();
 
   /** `prefix` is `lever_agent` or `lever_gateway`. `agent` is asked at each scrape. */
   constructor(prefix: "lever_agent" | "lever_gateway", version: string, agent: () => Agent | undefined) {
     const registers = [this.registry];
     collectDefaultMetrics({ register: this.registry });
-    this.#calls = new Counter({
+    const serviceCounts = () => this.#allServices();
+    new Counter({
       name: `${prefix}_invocations_total`,
       help: "Calls that went out from here, by their end: OK, or the error's code (UNKNOWN: the method's own error).",
       labelNames: ["environment", "service", "code"],
       registers,
+      collect() {
+        for (const { environment, service, calls } of serviceCounts()) {
+          for (const [code, tally] of calls) this.inc({ environment, service, code }, take(tally));
+        }
+      },
     });
-    this.#callDuration = new Histogram({
+    this.#callDurations = new DurationHistogram({
       name: `${prefix}_invocation_duration_seconds`,
       help: "Time from a call's arrival here to its end, retries included.",
-      labelNames: ["environment", "service"],
       buckets,
-      registers,
+      registry: this.registry,
     });
+    this.#other = this.#newCounts("other", "other");
     this.#opened = new Counter({
       name: `${prefix}_channels_opened_total`,
       help: "Openings of channels that went out from here, by their end.",
@@ -78,18 +83,22 @@ export class AgentMetrics implements AgentObserver {
     gauge("services_subscribed", "Services whose tables are kept up to date here.", (current) => current.counts.views);
     // A gateway is an agent without an app.
     if (prefix === "lever_agent") {
-      this.#served = new Counter({
+      const served = this.#served;
+      new Counter({
         name: `${prefix}_served_total`,
         help: "Calls and channels that peers sent to the app here, by their end.",
         labelNames: ["code"],
         registers,
+        collect() {
+          for (const [code, tally] of served) this.inc({ code }, take(tally));
+        },
       });
-      this.#servedDuration = new Histogram({
+      this.#servedDurations = new DurationHistogram({
         name: `${prefix}_served_duration_seconds`,
         help: "Time that calls and channels spent at this agent and its app.",
         buckets,
-        registers,
-      });
+        registry: this.registry,
+      }).series({});
       gauge("calls_running", "Calls of peers that run in the app here.", (current) => current.counts.calls);
       gauge(
         "channels_open",
@@ -106,42 +115,56 @@ export class AgentMetrics implements AgentObserver {
     }).set({ component: prefix === "lever_agent" ? "agent" : "gateway", version }, 1);
   }
 
-  #labels(environment: string, service: string, code: string): { environment: string; service: string } {
-    const key = `${environment}/${service}`;
-    let labels = this.#services.get(key);
-    if (labels === undefined) {
-      // What does not exist must not take the labels of what does.
-      if (code === "NOT_FOUND" || this.#services.size >= labelledServicesMax) return otherService;
-      labels = { environment, service };
-      this.#services.set(key, labels);
+  #counts(environment: string, service: string, code: string): ServiceCounts {
+    const known = this.#services.get(environment)?.get(service);
+    if (known !== undefined) return known;
+    // What does not exist must not take the labels of what does.
+    if (code === "NOT_FOUND" || this.#serviceCount >= labelledServicesMax) return this.#other;
+    const counts = this.#newCounts(environment, service);
+    let services = this.#services.get(environment);
+    if (services === undefined) {
+      services = new Map();
+      this.#services.set(environment, services);
     }
-    return labels;
+    services.set(service, counts);
+    this.#serviceCount++;
+    return counts;
+  }
+
+  #newCounts(environment: string, service: string): ServiceCounts {
+    // Without a call the histogram has no series of it: `other` appears when something is counted there.
+    let durations: DurationSeries | undefined;
+    const histogram = this.#callDurations;
+    return {
+      environment,
+      service,
+      calls: new Map(),
+      get durations() {
+        durations ??= histogram.series({ environment, service });
+        return durations;
+      },
+    };
+  }
+
+  *#allServices(): Generator<ServiceCounts> {
+    for (const services of this.#services.values()) yield* services.values();
+    yield this.#other;
   }
 
   callEnded(environment: string, service: string, code: string, durationMs: number): void {
-    const { environment: env, service: name } = this.#labels(environment, service, code);
-    const key = `${env}/${name}`;
-    const counterKey = `${key} ${code}`;
-    let counter = this.#callCounters.get(counterKey);
-    if (counter === undefined) {
-      counter = this.#calls.labels({ environment: env, service: name, code });
-      this.#callCounters.set(counterKey, counter);
-    }
-    counter.inc();
-    let timer = this.#callTimers.get(key);
-    if (timer === undefined) {
-      timer = this.#callDuration.labels({ environment: env, service: name });
-      this.#callTimers.set(key, timer);
-    }
-    timer.observe(durationMs / 1000);
+    const counts = this.#counts(environment, service, code);
+    add(counts.calls, code);
+    counts.durations.observe(durationMs);
   }
 
   channelOpened(environment: string, service: string, code: string, _durationMs: number): void {
-    this.#opened.inc({ ...this.#labels(environment, service, code), code });
+    const counts = this.#counts(environment, service, code);
+    this.#opened.inc({ environment: counts.environment, service: counts.service, code });
   }
 
   channelClosed(environment: string, service: string, code: string): void {
-    this.#closed.inc({ ...this.#labels(environment, service, code), code });
+    const counts = this.#counts(environment, service, code);
+    this.#closed.inc({ environment: counts.environment, service: counts.service, code });
   }
 
   retried(reason: string): void {
@@ -149,13 +172,33 @@ export class AgentMetrics implements AgentObserver {
   }
 
   served(code: string, durationMs: number): void {
-    let counter = this.#servedCounters.get(code);
-    if (counter === undefined) {
-      if (this.#served === undefined) return;
-      counter = this.#served.labels({ code });
-      this.#servedCounters.set(code, counter);
-    }
-    counter.inc();
-    this.#servedDuration?.observe(durationMs / 1000);
+    if (this.#servedDurations === undefined) return;
+    add(this.#served, code);
+    this.#servedDurations.observe(durationMs);
   }
+}
+
+/** What was counted since the last scrape. */
+interface Tally {
+  count: number;
+}
+
+interface ServiceCounts {
+  readonly environment: string;
+  readonly service: string;
+  /** By the code of their end. */
+  readonly calls: Map<string, Tally>;
+  readonly durations: DurationSeries;
+}
+
+function add(tallies: Map<string, Tally>, code: string): void {
+  const tally = tallies.get(code);
+  if (tally === undefined) tallies.set(code, { count: 1 });
+  else tally.count++;
+}
+
+function take(tally: Tally): number {
+  const { count } = tally;
+  tally.count = 0;
+  return count;
 }
