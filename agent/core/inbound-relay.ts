@@ -10,7 +10,7 @@ import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
-import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
+import { flowCost, Phase, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
 import type { Agent } from "./agent.ts";
 import { ItemCounter, itemTooLarge } from "./item-counter.ts";
@@ -24,6 +24,8 @@ export class InboundRelay implements StreamHandler {
   readonly #limits: ServiceLimits;
   readonly #startedAt: number;
   #app: Stream | undefined;
+  /** The app has gone after it had ended its direction of the channel. */
+  #hasAppLeft = false;
   #isOver = false;
   /** The method has been entered, as far as is known here: a REPLY has begun, or there was an ACCEPT. */
   #isAnswered = false;
@@ -64,7 +66,10 @@ export class InboundRelay implements StreamHandler {
       app?.reset(payload);
       return this.#over(decodeFault(payload).code);
     }
-    if (app === undefined || this.#isOver) return this.#peer.consume(flowCost(payload));
+    if (app === undefined || this.#isOver) {
+      this.#peer.consume(flowCost(payload));
+      return this.#checkChannelOver();
+    }
     if (type === FrameType.End && (flags & Flag.More) === 0) this.#callerCode = endCode(flags, payload, 0);
     app.send(type, flags, payload, this.#peer, flowCost(payload));
     this.#checkChannelOver();
@@ -131,7 +136,7 @@ export class InboundRelay implements StreamHandler {
   }
 
   #checkChannelOver(): void {
-    if (this.#peer.isClosed && this.#app?.isClosed === true) this.#over(this.#callerCode);
+    if (this.#peer.isClosed && (this.#hasAppLeft || this.#app?.isClosed === true)) this.#over(this.#callerCode);
   }
 
   onWritable(): void {
@@ -144,6 +149,12 @@ export class InboundRelay implements StreamHandler {
       const cut = new LeverError("CONNECTION_LOST", "the connection to the caller's agent was lost");
       this.#app?.reset(encodeFault(cut));
       return this.#over(cut.code);
+    }
+    if (stream.inPhase === Phase.Done) {
+      // Its method has returned, and its last messages may still be on their way: the caller gets its clean end.
+      this.#app = undefined;
+      this.#hasAppLeft = true;
+      return this.#checkChannelOver();
     }
     // GOAWAY says `none` for what the app has not taken.
     if (error.effect === "none" || !stream.hasLeft) {
