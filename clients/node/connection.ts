@@ -238,7 +238,13 @@ export class Connection {
     this.#retire();
     if (this.#failures === 0) return this.#dial();
     const ceilingMs = Math.min(redialMsMin * 2 ** Math.min(this.#failures - 1, 10), redialMsMax);
-    const timer = this.clock.setTimer(() => this.#dial(), ceilingMs * (0.5 + this.#random() / 2));
+    const timer = this.clock.setTimer(
+      () => {
+        this.#cancelAttempt = undefined;
+        if (this.#isWanted) this.#dial();
+      },
+      ceilingMs * (0.5 + this.#random() / 2),
+    );
     this.#cancelAttempt = () => this.clock.clearTimer(timer);
   }
 
@@ -280,8 +286,12 @@ export class Connection {
     this.#connectIfWanted();
   }
 
+  get #isWanted(): boolean {
+    return this.#isKeptOpen || this.#waiters.size > 0;
+  }
+
   #connectIfWanted(): void {
-    if (this.#isKeptOpen || this.#waiters.size > 0) this.#connect();
+    if (this.#isWanted) this.#connect();
   }
 
   #opened(transport: ClosingTransport): void {
