@@ -151,9 +151,9 @@ export class RawConnection {
   }
 
   /** Takes the next whole response off what has come in; undefined if the connection is closed before. */
-  async response(): Promise<RawResponse | undefined> {
+  async response(isToHead = false): Promise<RawResponse | undefined> {
     for (;;) {
-      const found = parseResponse(this.text);
+      const found = parseResponse(this.text, isToHead, this.isClosed);
       if (found !== undefined) {
         this.text = this.text.slice(found.length);
         return found;
@@ -183,8 +183,11 @@ export interface RawResponse {
   readonly length: number;
 }
 
-/** Strict: anything that is no well-formed response throws. Interim responses (100) are skipped. */
-export function parseResponse(text: string): RawResponse | undefined {
+/**
+ * Strict: anything that is no well-formed response throws. Interim responses (100) are skipped. An answer to HEAD has
+ * no body, whatever its headers say; one without a length lasts until the connection's end.
+ */
+export function parseResponse(text: string, isToHead = false, isClosed = false): RawResponse | undefined {
   const headEnd = text.indexOf("\r\n\r\n");
   if (headEnd < 0) return undefined;
   const [statusLine = "", ...lines] = text.slice(0, headEnd).split("\r\n");
@@ -192,7 +195,7 @@ export function parseResponse(text: string): RawResponse | undefined {
   if (!(status >= 100 && status < 600)) throw new Error(`no status line: ${JSON.stringify(statusLine)}`);
   const bodyAt = headEnd + 4;
   if (status === 100) {
-    const next = parseResponse(text.slice(bodyAt));
+    const next = parseResponse(text.slice(bodyAt), isToHead, isClosed);
     return next === undefined ? undefined : { ...next, length: next.length + bodyAt };
   }
   const headers: Record<string, string> = {};
@@ -203,8 +206,12 @@ export function parseResponse(text: string): RawResponse | undefined {
     if (Object.hasOwn(headers, name)) throw new Error(`the header ${name} is there twice`);
     headers[name] = match[2] as string;
   }
-  if (status === 204) return { status, headers, body: "", length: bodyAt };
+  if (status === 204 || isToHead) return { status, headers, body: "", length: bodyAt };
   if (headers["transfer-encoding"] === "chunked") return chunked(status, headers, text, bodyAt);
+  if (headers["content-length"] === undefined && headers.connection === "close") {
+    // HTTP/1.0 has no chunks.
+    return isClosed ? { status, headers, body: text.slice(bodyAt), length: text.length } : undefined;
+  }
   const length = Number(headers["content-length"]);
   if (!Number.isInteger(length))
     throw new Error(`neither a length nor chunks: ${JSON.stringify(text.slice(0, headEnd))}`);

@@ -32,6 +32,8 @@ export interface AnswerOptions {
 
 export class Answer {
   readonly request: IncomingMessage;
+  /** The request target as it came in. */
+  readonly rawUrl: string;
   readonly body: RequestBody;
   /** Set by the door when it stops: the connection takes no further request. */
   isLast = false;
@@ -45,6 +47,7 @@ export class Answer {
 
   constructor(request: IncomingMessage, response: ServerResponse, options: AnswerOptions) {
     this.request = request;
+    this.rawUrl = request.url ?? "";
     this.body = new RequestBody(request, response, options.budget);
     this.#response = response;
     this.#options = options;
@@ -95,6 +98,8 @@ export class Answer {
     const isShort = (body.declaredBytes ?? Number.POSITIVE_INFINITY) <= discardBytesMax;
     const mustClose = !body.isComplete && (!isShort || body.awaitsContinue || body.hasFailed);
     if (mustClose || this.isLast) response.setHeader("connection", "close");
+    // Node would leave it out for HTTP/1.0, and end the connection instead.
+    if (status !== 204) response.setHeader("content-length", String(Buffer.byteLength(content)));
     if (mustClose) return this.#sendEarly(content);
     response.end(content);
     body.stop();
@@ -109,7 +114,6 @@ export class Answer {
   #sendEarly(content: string | Uint8Array): void {
     const response = this.#response;
     const { request, body } = this;
-    response.setHeader("content-length", String(Buffer.byteLength(content)));
     response.flushHeaders();
     response.write(content);
     this.#answered();

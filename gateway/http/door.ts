@@ -250,9 +250,11 @@ export class HttpDoor {
     this.#running.add(answer);
     this.#answers.set(request, answer);
     this.#lastAnswer.set(request.socket, answer);
-    // What express cannot route, or is wrong in a middleware, comes back here instead of as a page of its own.
+    // Express would parse and decode it, and a resource is what its escapes say.
+    request.url = "/";
+    // What goes wrong in a middleware comes back here instead of as a page of express's own.
     const last = (error: unknown) => {
-      answer.fail(error ?? pathInvalid(request));
+      answer.fail(error);
       answer.whenClosed(() => this.#over(answer));
     };
     try {
@@ -298,8 +300,7 @@ export class HttpDoor {
     const trace = traceparentOf(request.headers.traceparent as string | undefined);
     answer.setHeader("traceparent", trace.traceparent);
     this.#checkHeaders(request);
-    // Not what express makes of it: that is decoded, while a resource is what its escapes say.
-    const place = requestPlace(request.url ?? "", request.headers.host);
+    const place = requestPlace(answer.rawUrl, request.headers.host);
     if (request.method === "OPTIONS") return preflight(request, answer);
     if (place.path === "/" && (request.method === "GET" || request.method === "HEAD")) {
       const text = "This is a Lever gateway. POST /<service>/<method> with a JSON array of arguments.\n";
@@ -392,13 +393,6 @@ function hint(request: IncomingMessage, { path, query }: RequestPlace, isStreami
   if (url.length > hintCharsMax || !/^[\x21-\x26\x28-\x7e]+$/.test(url)) return "";
   const type = isStreaming ? "application/x-ndjson" : "application/json";
   return `, as in: curl '${url}' -H 'content-type: ${type}' -d '[]'`;
-}
-
-function pathInvalid(request: IncomingMessage): LeverError {
-  return new LeverError(
-    "HTTP_PATH_INVALID",
-    `the request target ${JSON.stringify((request.url ?? "").slice(0, 200))} is no path`,
-  );
 }
 
 function tooMuchHeld(effect: "none" | "ran"): LeverError {
