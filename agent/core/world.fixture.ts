@@ -389,14 +389,20 @@ export class World {
   declare(
     change: {
       readonly idempotent?: boolean;
+      /** These are, besides. */
+      readonly idempotentMethods?: readonly string[];
       readonly timeoutMs?: number;
       readonly limits?: Partial<ServiceLimits>;
       readonly service?: string;
     } = {},
   ): void {
     const name = change.service ?? service;
+    const timeoutMs = change.timeoutMs ?? 30_000;
     const policy: ServicePolicy = {
-      methods: [{ name: "*", timeoutMs: change.timeoutMs ?? 30_000, idempotent: change.idempotent ?? false }],
+      methods: [
+        { name: "*", timeoutMs, idempotent: change.idempotent ?? false },
+        ...(change.idempotentMethods ?? []).map((method) => ({ name: method, timeoutMs, idempotent: true })),
+      ],
       limits: { ...defaultServicePolicy.limits, ...change.limits },
     };
     this.#change(name, (table) => ({ ...table, exists: true, policy }));
