@@ -52,6 +52,8 @@ export class RawChannel implements StreamHandler {
 
   #isWriteEnded = false;
   #isReadEnded = false;
+  /** The peer's direction had ended, before the other one broke. */
+  #isReadClean = false;
   #dropsInput = false;
   /** How the channel ended before both directions had ended cleanly. */
   #error: LeverError | MethodError | undefined;
@@ -227,7 +229,10 @@ export class RawChannel implements StreamHandler {
 
   // ---------------------------------------------------------------- receiving
 
-  /** The next item; done at the peer's clean end. Rejects with the error that the channel ended with. */
+  /**
+   * The next item; done at the peer's clean end, also if the own direction breaks after it. Rejects with the error that
+   * the channel ended with.
+   */
   receive(): Promise<IteratorResult<Encoded, undefined>> {
     const item = this.#items[this.#itemsAt];
     if (item !== undefined) {
@@ -243,7 +248,7 @@ export class RawChannel implements StreamHandler {
       if (this.#items.length === 0) this.#giveBack();
       return Promise.resolve({ done: false, value: item.item });
     }
-    if (this.#error !== undefined) return Promise.reject(this.#error);
+    if (this.#error !== undefined && !this.#isReadClean) return Promise.reject(this.#error);
     if (this.#isReadEnded || this.#dropsInput) return Promise.resolve({ done: true, value: undefined });
     return new Promise((resolve, reject) => {
       this.#readers.push({ resolve, reject });
@@ -347,6 +352,7 @@ export class RawChannel implements StreamHandler {
   #break(error: LeverError | MethodError): void {
     // After `fail` the channel has ended for this end, while its last messages may still wait for credit.
     const hadEnded = this.#hasEnded;
+    if (this.#isReadEnded && this.#error === undefined) this.#isReadClean = true;
     if (!hadEnded) this.#error ??= error;
     this.#isReadEnded = true;
     this.#isWriteEnded = true;
