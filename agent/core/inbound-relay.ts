@@ -136,7 +136,10 @@ export class InboundRelay implements StreamHandler {
   }
 
   #checkChannelOver(): void {
-    if (this.#peer.isClosed && (this.#hasAppLeft || this.#app?.isClosed === true)) this.#over(this.#callerCode);
+    const { isClosed, hasQueue } = this.#peer;
+    if (this.#hasAppLeft ? isClosed || !hasQueue : isClosed && this.#app?.isClosed === true) {
+      this.#over(this.#callerCode);
+    }
   }
 
   onWritable(): void {
@@ -152,6 +155,7 @@ export class InboundRelay implements StreamHandler {
     }
     if (stream.inPhase === Phase.Done) {
       // Its method has returned, and its last messages may still be on their way: the caller gets its clean end.
+      // What that one still sends has no reader, and is not waited for.
       this.#app = undefined;
       this.#hasAppLeft = true;
       return this.#checkChannelOver();
