@@ -392,6 +392,16 @@ describe("ends", () => {
     expect(log).toEqual([expect.objectContaining({ kind: "network" }), true]);
   });
 
+  it("a clean end that has arrived stays one, whatever becomes of the other direction", async () => {
+    await using own = await TestEnvironment.start({ room: { methods, instances: 1 } });
+    const channel = await own.client.service<typeof methods>("room").countChan(3);
+    await sleep(30);
+    await own.kill("room-1");
+    await until(() => channel.signal.aborted);
+    expect(await collect(channel)).toEqual([0, 1, 2]);
+    await expect(channel.send(1 as never)).rejects.toMatchObject({ kind: "network", effect: "ran" });
+  });
+
   it("an instance that stops waits for its channels, whose methods see it coming", async () => {
     const seen: string[] = [];
     await using own = await TestEnvironment.start({
