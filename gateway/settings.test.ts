@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { expect, test } from "vitest";
 import { gatewaySettings } from "./settings.ts";
@@ -91,4 +92,13 @@ test.each([
     expect((error as LeverError).rawMessage).toMatch(new RegExp(`^${name} is `));
     expect((error as LeverError).rawMessage).toContain("expected");
   }
+});
+
+test("docs/http.md has every variable, and no other", async () => {
+  const source = await readFile(new URL("settings.ts", import.meta.url), "utf8");
+  const page = await readFile(new URL("../docs/http.md", import.meta.url), "utf8");
+  const read = new Set([...source.matchAll(/"(LEVER_[A-Z_]+)"/g)].map((match) => match[1]));
+  const rows = [...page.matchAll(/^\| (`LEVER_[^|]+) \|/gm)].map((match) => match[1] as string);
+  const written = new Set(rows.flatMap((row) => [...row.matchAll(/`(LEVER_[A-Z_]+)`/g)].map((match) => match[1])));
+  expect([...written].sort()).toEqual([...read].sort());
 });
