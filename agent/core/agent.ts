@@ -140,6 +140,11 @@ export class Agent implements LinkHost {
     return this.#isDraining;
   }
 
+  /** `close` was called. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** What replies report of the app here, 0 to 65,535. */
   get load(): number {
     return reportedLoad(this.#callsServed, this.#channelsServed);

@@ -245,7 +245,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     instance?.balanced.errored(now, this.#attemptStartedAt, error.reason);
     this.#effect = worseEffect(this.#effect, error.effect);
     if (error.reason === "DRAINING") this.#drainingRefusals++;
-    if (this.#first === undefined) return this.#fail(error);
+    if (this.#first === undefined || this.#agent.isClosed) return this.#fail(error);
     const decision = decideRetry({
       attempt: this.#attempt - this.#drainingRefusals,
       attemptsMax: this.#agent.limits.attemptsMax,
