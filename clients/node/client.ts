@@ -3,6 +3,7 @@
 import { Channel, type RawChannel } from "@leveros/protocol/channel/channel.ts";
 import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { MethodError } from "@leveros/protocol/error/method-error.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
 import type { OutgoingOptions } from "@leveros/protocol/invocation/outgoing-stream.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
@@ -209,7 +210,7 @@ export class Client implements AsyncDisposable {
       try {
         return await start(connection, session, { timeoutMs, fields, signal });
       } catch (error) {
-        if (!hasNotLeft(error, session, signal)) throw error;
+        if (!hasNotLeft(error, session, signal)) throw seenFromHere(error);
       }
     }
     return this.#reattempt(connection, startedAt, timeoutMs, fields, signal, start);
@@ -233,7 +234,7 @@ export class Client implements AsyncDisposable {
         const leftMs = timeoutMs === 0 ? 0 : Math.max(Math.ceil(left()), 1);
         return await start(connection, session, { timeoutMs: leftMs, fields, signal });
       } catch (error) {
-        if (!hasNotLeft(error, session, signal) || left() <= 0) throw error;
+        if (!hasNotLeft(error, session, signal) || left() <= 0) throw seenFromHere(error);
       }
     }
   }
@@ -264,6 +265,15 @@ function hasNotLeft(error: unknown, session: Session, signal: CallCancellation):
     !session.isAvailable &&
     !signal.aborted
   );
+}
+
+/** Errors are made where frames come in. What helps in a stack is where the call was made, which is known here. */
+function seenFromHere(error: unknown): unknown {
+  if (LeverError.is(error)) {
+    const { reason, rawMessage, effect, cause, details } = error;
+    return new LeverError(reason, rawMessage, { effect, cause, details });
+  }
+  return MethodError.is(error) ? new MethodError(error.value) : error;
 }
 
 function encodeArguments(args: readonly unknown[]): Encoded {

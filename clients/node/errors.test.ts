@@ -349,6 +349,20 @@ describe("errors of the method", () => {
   });
 });
 
+describe("the stack of an error", () => {
+  it("leads to where the call was made", async () => {
+    async function caller(method: "fails" | "throws" | "checked") {
+      await null;
+      return await remote()[method]("");
+    }
+    for (const method of ["fails", "throws", "checked"] as const) {
+      const { error } = await failure(method, () => caller(method));
+      expect(error.stack).toMatch(/at (async )?caller .*errors\.test\.ts/);
+      expect(error.stack?.startsWith(`${error.name}: ${error.message}`)).toBe(true);
+    }
+  });
+});
+
 describe("errors of which nobody can know", () => {
   it("a deadline that passes while the method runs", async () => {
     const { error, ran } = await failure("waits", () => remote({ timeoutMs: 60 }).waits());

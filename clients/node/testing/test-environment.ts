@@ -6,6 +6,7 @@
 import { defaultServicePolicy, type ServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Client, type OwnConnection, ownConnection } from "../client.ts";
+import { clock } from "../connection.ts";
 import { runAsInstance } from "../context.ts";
 import { type ErrorReporter, MethodServer } from "../method-server.ts";
 import { checkDrainTimeout, drainTimeoutMsDefault } from "../serve.ts";
@@ -129,8 +130,12 @@ export class TestEnvironment implements AsyncDisposable {
    */
   async stop(instance: string): Promise<void> {
     const { place, server } = this.#take(instance);
+    const { drainTimeoutMs = drainTimeoutMsDefault } = this.#options;
     await server.end();
+    // Answers that are read slowly still have to leave the agent.
+    const late = clock.setTimer(() => place.agent.close(), drainTimeoutMs);
     await place.agent.agent.drain();
+    clock.clearTimer(late);
     this.#cluster.removeInstance(place);
     place.agent.close();
   }
