@@ -19,8 +19,9 @@ export const lingerMsMax = 5000;
 export const lingerBytesMax = 64 * 1024 * 1024;
 /** A body of at most this size that nobody wants is read to its end, so that the connection stays of use. */
 const discardBytesMax = 512 * 1024;
-/** A client that takes nothing of its answer for this long has gone. */
+/** A client that has not taken its whole answer after this time, and one more for each of its bytes, has gone. */
 export const answerMsMax = 60_000;
+const answerBytesPerMsMin = 16;
 
 export interface AnswerOptions {
   readonly clock: Clock;
@@ -37,6 +38,10 @@ export class Answer {
   readonly body: RequestBody;
   /** Set by the door when it stops: the connection takes no further request. */
   isLast = false;
+  /** The answer has said that the connection ends with it: no further request on it is taken. */
+  endsConnection = false;
+  /** The answer is out, and the connection stays for a while so that the client can read it. */
+  isLingering = false;
   readonly #response: ServerResponse;
   readonly #options: AnswerOptions;
   readonly #gone = new AbortController();
@@ -58,10 +63,6 @@ export class Answer {
   /** Aborted when the client goes away before its answer is complete. */
   get gone(): AbortSignal {
     return this.#gone.signal;
-  }
-
-  get isStarted(): boolean {
-    return this.#response.headersSent;
   }
 
   /** The answer is complete as far as this end goes, or has nobody to go to. */
@@ -97,14 +98,20 @@ export class Answer {
     if (contentType !== undefined) response.setHeader("content-type", contentType);
     const isShort = (body.declaredBytes ?? Number.POSITIVE_INFINITY) <= discardBytesMax;
     const mustClose = !body.isComplete && (!isShort || body.awaitsContinue || body.hasFailed);
-    if (mustClose || this.isLast) response.setHeader("connection", "close");
+    this.#announceEnd(mustClose || this.isLast);
     // Node would leave it out for HTTP/1.0, and end the connection instead.
     if (status !== 204) response.setHeader("content-length", String(Buffer.byteLength(content)));
     if (mustClose) return this.#sendEarly(content);
     response.end(content);
     body.stop();
     this.#answered();
-    this.endWithin(answerMsMax);
+    this.endWithin(answerMsMax + Buffer.byteLength(content) / answerBytesPerMsMin);
+  }
+
+  #announceEnd(ends: boolean): void {
+    if (!ends) return;
+    this.endsConnection = true;
+    this.setHeader("connection", "close");
   }
 
   /**
@@ -114,6 +121,7 @@ export class Answer {
   #sendEarly(content: string | Uint8Array): void {
     const response = this.#response;
     const { request, body } = this;
+    this.isLingering = true;
     response.flushHeaders();
     response.write(content);
     this.#answered();
@@ -122,6 +130,7 @@ export class Answer {
     const finish = () => {
       clock.clearTimer(timer);
       this.endWithin(answerMsMax);
+      this.isLingering = false;
       response.end();
     };
     const timer = clock.setTimer(finish, lingerMsMax);
@@ -157,7 +166,7 @@ export class Answer {
 
   begin(contentType: string): void {
     this.setHeader("content-type", contentType);
-    if (this.isLast) this.setHeader("connection", "close");
+    this.#announceEnd(this.isLast);
     this.#response.flushHeaders();
   }
 

@@ -207,6 +207,16 @@ describe("a body that is too large", () => {
     await connected.closed();
   });
 
+  test("a request behind it does not run: it was told that the connection ends", async () => {
+    const connected = await connection();
+    const before = probe.runs;
+    connected.write(head("/probe/echo", ["content-type: application/json", "content-length: 600000"]));
+    expectProblem(await connected.response(), "ARGS_TOO_LARGE");
+    connected.write("x".repeat(600_000) + post("/probe/echo", "[1]"));
+    expect(await connected.closed()).toBe("");
+    expect(probe.runs).toBe(before);
+  });
+
   test("chunks of one byte are put together, and cost no more than they hold", async () => {
     const connected = await connection();
     const text = `["${"x".repeat(20_000)}"]`;
@@ -263,6 +273,10 @@ describe("a body that is late", () => {
     expectProblem(response, "HTTP_REQUEST_INVALID");
     expect(response?.headers.connection).toBe("close");
     expect(probe.runs).toBe(before);
+    // More of the same does not reset the connection before the answer was read.
+    for (let i = 0; i < 20; i++) connected.write("nonsense\r\n".repeat(1000));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(connected.isClosed).toBe(false);
   });
 
   test("a body that ends early is no call", async () => {

@@ -181,7 +181,7 @@ function make(random: FuzzRandom): Input {
   let text = print(random, draft);
   if (random.oneIn(20)) return { text: text.slice(0, 1 + random.below(text.length - 1)), isToHead: false, isCut: true };
   for (let left = 1 + random.below(4); left > 0; left--) text = changeText(random, text);
-  return { text, isToHead: text.startsWith("HEAD "), isCut: false };
+  return { text, isToHead: /^[\r\n]*HEAD /.test(text), isCut: false };
 }
 
 const seen = new Map<string, number>();

@@ -195,8 +195,8 @@ export class HttpDoor {
     if (last === undefined || (last.isOver && last.body.isComplete)) return this.#refuse(socket, problem);
     if (!last.body.isComplete) {
       // The body of a request: whoever answers that knows whether its method has run.
-      if (last.isOver) socket.destroy();
-      else last.body.fail(problem);
+      if (!last.isOver) last.body.fail(problem);
+      else if (!last.isLingering) socket.destroy();
       return;
     }
     // Behind a request that is still being answered: an answer now would be taken for that one's.
@@ -239,6 +239,8 @@ export class HttpDoor {
   // ---------------------------------------------------------------- requests
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
+    // It was told that nothing more is answered here, so that nothing may run for it either.
+    if (this.#lastAnswer.get(request.socket)?.endsConnection === true) return;
     const { clock } = this.#options;
     const startedAt = clock.now();
     const answer = new Answer(request, response, {

@@ -37,7 +37,10 @@ export class RequestBody {
       this.#wakeUp();
     });
     request.on("error", () => {});
-    request.on("close", () => this.lost());
+    request.on("close", () => {
+      // Also when all has come in, but has not been read.
+      if (!this.#hasEnded) this.fail(clientGone());
+    });
   }
 
   /** All of it has come in. */
@@ -108,9 +111,9 @@ export class RequestBody {
     this.#wakeUp();
   }
 
-  /** The connection has ended. */
+  /** The connection has ended; what has come in can still be read. */
   lost(): void {
-    if (!this.isComplete) this.fail(new LeverError("CANCELLED", "the HTTP client has gone", { effect: "none" }));
+    if (!this.isComplete) this.fail(clientGone());
   }
 
   /** Nobody reads on: what comes in from here on is dropped, and whoever waits for a line gets the end. */
@@ -163,6 +166,10 @@ export class RequestBody {
     this.#wake = undefined;
     wake?.();
   }
+}
+
+function clientGone(): LeverError {
+  return new LeverError("CANCELLED", "the HTTP client has gone", { effect: "none" });
 }
 
 function bodyTooLarge(bytesMax: number): LeverError {
