@@ -199,7 +199,8 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     // What is kept is never written to: a frame of an earlier attempt may still lie in a transport's queue.
     const frame = this.#unsent ?? copyBytes(this.#first as Uint8Array);
     this.#unsent = undefined;
-    writeTimeout(frame, leftMs);
+    // Rounded up: when the time is over the caller is to hear it from here, not what the method makes of it.
+    writeTimeout(frame, Math.ceil(leftMs));
     const owed = this.#owedFirst;
     const source = owed > 0 ? this.#inbound : undefined;
     let outbound: Stream;
