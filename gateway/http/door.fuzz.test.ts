@@ -179,9 +179,10 @@ function make(random: FuzzRandom): Input {
     return { text: print(random, draft), isToHead: draft.method === "HEAD", isCut: false };
   }
   let text = print(random, draft);
-  if (random.oneIn(20)) return { text: text.slice(0, 1 + random.below(text.length - 1)), isToHead: false, isCut: true };
-  for (let left = 1 + random.below(4); left > 0; left--) text = changeText(random, text);
-  return { text, isToHead: /^[\r\n]*HEAD /.test(text), isCut: false };
+  const isCut = random.oneIn(20);
+  if (isCut) text = text.slice(0, 1 + random.below(text.length - 1));
+  else for (let left = 1 + random.below(4); left > 0; left--) text = changeText(random, text);
+  return { text, isToHead: /^[\r\n]*HEAD /.test(text), isCut };
 }
 
 const seen = new Map<string, number>();
