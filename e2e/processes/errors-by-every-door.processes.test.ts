@@ -385,8 +385,8 @@ test("the control: an agent that calls a death in mid-call harmless is found out
     patches: [
       {
         file: "agent/core/inbound-relay.ts",
-        find: '{ effect: this.#isAnswered && this.#peer.isChannel ? "ran" : "unknown" }',
-        replace: '{ effect: "none" }',
+        find: "this.#peer.reset(encodeFault(gone));",
+        replace: 'this.#peer.refuse(encodeFault(gone.withEffect("none")));',
       },
     ],
   });
