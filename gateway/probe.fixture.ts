@@ -10,6 +10,11 @@ const text: StandardSchema<string> = {
   },
 };
 
+/** Takes longer than any test. */
+const never: StandardSchema<unknown> = {
+  "~standard": { version: 1, vendor: "test", validate: () => new Promise(() => {}) },
+};
+
 export interface Seen {
   readonly token: string | undefined;
   readonly traceparent: string | undefined;
@@ -86,6 +91,7 @@ export class Probe {
         for await (const message of channel) await channel.send(message);
       }),
     textChan: validatedChannel([text], (channel: Channel, name: string) => this.#channel(() => channel.send(name))),
+    neverChan: validatedChannel([never], () => this.#channel(async () => {})),
     failChan: (channel: Channel, after: number, value: unknown) =>
       this.#channel(async () => {
         for (let i = 0; i < after; i++) await channel.send(i);
