@@ -10,7 +10,12 @@ import { asksForJson } from "./usage.ts";
 
 const program = makeProgram();
 const isJson = asksForJson(process.argv.slice(2));
-if (isJson) for (const command of [program, ...program.commands]) command.configureOutput({ outputError: () => {} });
+if (isJson) {
+  // Said below, once, where programs read it.
+  for (const command of [program, ...program.commands]) {
+    command.configureOutput({ outputError: () => {} }).showHelpAfterError(false);
+  }
+}
 
 try {
   await program.parseAsync();

@@ -3,7 +3,7 @@
 import { catalogue, type Effect } from "@leveros/protocol/error/catalogue.ts";
 import { LeverError, MethodError } from "leveros";
 import pc from "picocolors";
-import { OutputClosed, writeOutput } from "./standard-output.ts";
+import { OutputClosed, OutputFailed, writeOutput } from "./standard-output.ts";
 
 export type OutputFormat = "text" | "json";
 
@@ -54,7 +54,8 @@ export function errorDocument(error: unknown): Record<string, unknown> {
 /** To standard error for people, to standard output for programs, which then have one place to read. */
 export function printError(error: unknown, format: OutputFormat): void {
   if (error instanceof OutputClosed) return;
-  if (format === "json") process.stdout.write(`${JSON.stringify({ error: errorDocument(error) })}\n`);
+  if (error instanceof OutputFailed) process.stderr.write(`lever: ${error.message}\n`);
+  else if (format === "json") process.stdout.write(`${JSON.stringify({ error: errorDocument(error) })}\n`);
   else process.stderr.write(`${errorText(error, coloursOf(process.stderr))}\n`);
 }
 

@@ -3,13 +3,19 @@
  * `lever chan … | head -1`. That is no error: who has read enough has what it wanted.
  */
 
-import { LeverError } from "leveros";
-
 /** The reader of standard output is gone: nobody wants to know any more. */
 export class OutputClosed extends Error {
   constructor() {
     super("the reader of standard output has gone");
     this.name = "OutputClosed";
+  }
+}
+
+/** Standard output takes no more: a full disk, say. */
+export class OutputFailed extends Error {
+  constructor(cause: Error) {
+    super(`cannot write to standard output: ${cause.message}`, { cause });
+    this.name = "OutputFailed";
   }
 }
 
@@ -20,16 +26,12 @@ export const outputBroken: AbortSignal = broken.signal;
 
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   const isClosed = error.code === "EPIPE" || error.code === "ECONNRESET";
-  broken.abort(
-    isClosed
-      ? new OutputClosed()
-      : new LeverError("INTERNAL", `cannot write to standard output: ${error.message}`, { cause: error }),
-  );
+  broken.abort(isClosed ? new OutputClosed() : new OutputFailed(error));
 });
 // Where errors cannot be said there is nobody to say it to.
 process.stderr.on("error", () => {});
 
-/** Resolves when more can be taken. Rejects with OutputClosed, or with an INTERNAL error for a full disk and the like. */
+/** Resolves when more can be taken. Rejects with OutputClosed or OutputFailed. */
 export async function writeOutput(data: string | Uint8Array): Promise<void> {
   outputBroken.throwIfAborted();
   const { stdout } = process;

@@ -6,11 +6,12 @@
  * follows on the first within half a second is the same wish.
  */
 
+import { readFileSync } from "node:fs";
 import { outputBroken } from "./standard-output.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const sameWishMs = 500;
-const parentCheckMs = 500;
+const npmCheckMs = 500;
 
 export class StopRequest implements Disposable {
   /** Resolves at the first request. */
@@ -20,8 +21,7 @@ export class StopRequest implements Disposable {
   #resolveAsked!: () => void;
   #resolveAskedAgain!: () => void;
   #askedAt: number | undefined;
-  readonly #parentPid = process.ppid;
-  readonly #parentCheck: NodeJS.Timeout | undefined;
+  readonly #npmCheck: NodeJS.Timeout | undefined;
 
   readonly #onSignal = () => {
     const now = performance.now();
@@ -44,11 +44,11 @@ export class StopRequest implements Disposable {
     for (const signal of signals) process.on(signal, this.#onSignal);
     outputBroken.addEventListener("abort", this.#ask);
     if (outputBroken.aborted) this.#ask();
-    // A parent that is a shell may end before what it has started (nohup); npm waits for it, unless it is killed.
     if (env["npm_command"] !== undefined) {
-      this.#parentCheck = setInterval(() => {
-        if (process.ppid !== this.#parentPid) this.#ask();
-      }, parentCheckMs).unref();
+      const parents = npmParents();
+      this.#npmCheck = setInterval(() => {
+        if (parents.join() !== npmParents().join()) this.#ask();
+      }, npmCheckMs).unref();
     }
   }
 
@@ -59,6 +59,24 @@ export class StopRequest implements Disposable {
   [Symbol.dispose](): void {
     for (const signal of signals) process.off(signal, this.#onSignal);
     outputBroken.removeEventListener("abort", this.#ask);
-    clearInterval(this.#parentCheck);
+    clearInterval(this.#npmCheck);
+  }
+}
+
+/**
+ * The processes between this one and npm, npm included: it runs commands by a shell, which passes no signal on, and is
+ * itself not told when npm is killed. Others that start this process, a user's shell say, may end before it.
+ */
+function npmParents(): number[] {
+  const parent = process.ppid;
+  try {
+    const [shell, option] = readFileSync(`/proc/${parent}/cmdline`, "utf8").split("\0");
+    if (!shell?.endsWith("sh") || option !== "-c") return [parent];
+    // "pid (name) state parent …"; the name may hold spaces and brackets.
+    const stat = readFileSync(`/proc/${parent}/stat`, "latin1");
+    return [parent, Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1])];
+  } catch {
+    // It has ended, or the system has no /proc.
+    return [parent];
   }
 }

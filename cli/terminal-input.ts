@@ -8,11 +8,15 @@ import { LeverError } from "leveros";
 import { coloursOf } from "./output.ts";
 import { parseLine } from "./piped-input.ts";
 
+/** To the first column, and all behind it removed. */
+const clearLine = "\r\x1b[J";
+
 export class TerminalInput {
   readonly #interface: Interface;
   readonly #colours = coloursOf(process.stderr);
   #number = 0;
   #isOpen = true;
+  #isStopped = false;
 
   /** `onInterrupt` is called for Ctrl-C, which this terminal gets instead of the process. */
   constructor(onInterrupt: () => void) {
@@ -47,14 +51,13 @@ export class TerminalInput {
       }
       this.#interface.prompt();
     }
-    this.#say("half-closed: what the other side still sends is shown; Ctrl-C cancels");
+    if (!this.#isStopped) this.#say("half-closed: what the other side still sends is shown; Ctrl-C cancels");
   }
 
   /** Prints without tearing apart what is being typed. */
   async show(print: () => Promise<void>): Promise<void> {
     if (!this.#isOpen) return print();
-    // To the first column, and all behind it removed.
-    process.stdout.write("\r\x1b[J");
+    process.stdout.write(clearLine);
     await print();
     this.#interface.prompt(true);
   }
@@ -65,12 +68,12 @@ export class TerminalInput {
   }
 
   stop(): void {
+    this.#isStopped = true;
     this.#interface.close();
     process.stdin.destroy();
   }
 
   #say(text: string): void {
-    const lead = this.#isOpen ? "\r\x1b[J" : "";
-    process.stderr.write(`${lead}${this.#colours.dim(text)}\n`);
+    process.stderr.write(`${clearLine}${this.#colours.dim(text)}\n`);
   }
 }
