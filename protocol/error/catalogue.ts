@@ -102,12 +102,12 @@ export const catalogue = {
   METHOD_NOT_FOUND: row(
     "arguments", "UNIMPLEMENTED", 404, "none",
     "The service has no such method, or it may not be called from outside (a leading _, constructor, then, toJSON, with).",
-    "Check the name (it is case-sensitive) against what the service registers: `lever services`.",
+    "Check the name, which is case-sensitive, against the methods that the message lists.",
   ),
   SERVICE_NOT_FOUND: row(
     "arguments", "NOT_FOUND", 404, "none",
     "The environment has no such service.",
-    "Check the name and the environment; `lever services` lists what there is.",
+    "Check the name and the environment against the services' manifests.",
   ),
   NO_RESOURCES: row(
     "arguments", "FAILED_PRECONDITION", 400, "none",
@@ -196,7 +196,7 @@ export const catalogue = {
   NO_INSTANCES: row(
     "network", "UNAVAILABLE", 503, "none",
     "The service has no instance that can take calls now.",
-    "Repeat later; `lever services` shows why an instance is not ready.",
+    "Repeat later; the log of the service's instances says why none serves.",
   ),
   INSTANCE_UNREACHABLE: row(
     "network", "UNAVAILABLE", 503, "none",
