@@ -376,6 +376,7 @@ describe("errors of which nobody can know", () => {
   });
 
   it("a call that is cancelled while the method runs", async () => {
+    reported.length = 0;
     const controller = new AbortController();
     const index = entries("waits").length;
     const failed = failure("waits", () => remote({ signal: controller.signal }).waits());
@@ -387,6 +388,35 @@ describe("errors of which nobody can know", () => {
     expect(ran).toBe(1);
     while (!signal.aborted) await sleep(1);
     expect(signal.reason).toMatchObject({ reason: "CANCELLED" });
+    // The method has thrown that reason, or an error caused by it: it knows that nobody waits, and says nothing new.
+    await sleep(5);
+    expect(reported).toEqual([]);
+  });
+
+  it("what a method throws of its own after that is reported all the same", async () => {
+    reported.length = 0;
+    const bug = new Error("in the cleaning up");
+    const inMethod = {
+      async cleansUpBadly() {
+        await untilAborted(enter()).catch(() => {});
+        throw bug;
+      },
+      async wraps() {
+        await untilAborted(enter()).catch((cause: unknown) => {
+          throw new Error("aborted", { cause });
+        });
+      },
+    };
+    await using own = await TestEnvironment.start(
+      { hello: { methods: inMethod } },
+      { onError: (error) => reported.push(error) },
+    );
+    for (const method of ["wraps", "cleansUpBadly"]) {
+      const call = own.client.invoke(`/hello/${method}`, [], { timeoutMs: 30 });
+      await expect(call).rejects.toBeInstanceOf(LeverError);
+    }
+    while (reported.length === 0) await sleep(1);
+    expect(reported).toEqual([bug]);
   });
 
   it("an instance that is killed while the method runs", async () => {

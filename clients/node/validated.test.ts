@@ -1,6 +1,14 @@
+import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { checkArguments, type StandardResult, type StandardSchema, validated, validatedMethod } from "./validated.ts";
+import {
+  checkArguments,
+  type StandardResult,
+  type StandardSchema,
+  validated,
+  validatedChannel,
+  validatedMethod,
+} from "./validated.ts";
 
 /** A schema by hand: the specification's interface and nothing else. */
 function schema<Output>(validate: (value: unknown) => StandardResult<Output> | Promise<StandardResult<Output>>) {
@@ -101,6 +109,21 @@ describe("validated", () => {
     expect(refusal(() => shop.price(-1))).toMatchObject({ reason: "INVALID_ARGUMENTS" });
     expect(await shop.slow(4)).toBe(9);
     await expect(shop.slow("x") as unknown as Promise<number>).rejects.toMatchObject({ reason: "INVALID_ARGUMENTS" });
+  });
+
+  it("leaves a streaming method's channel alone", async () => {
+    const channel = { name: "the channel" } as unknown as Channel<never, string>;
+    const joinChan = validatedChannel([text, later], (given: Channel<never, string>, user, count) => [
+      given,
+      user,
+      count,
+    ]);
+    expect(await joinChan(channel, "Ada", 4)).toEqual([channel, "Ada", 8]);
+    const sync = validatedChannel([text], (given: Channel<never, string>, user) => [given, user]);
+    expect(sync(channel, "Ada")).toEqual([channel, "Ada"]);
+    expect(refusal(() => sync(channel, 5))).toMatchObject({
+      details: { issues: [{ path: "args[0]", message: "expected text, got number" }] },
+    });
   });
 
   it("lets a server check first and call the method afterwards", () => {
