@@ -60,13 +60,17 @@ describe("with every protection", () => {
     for (const [what, peak] of Object.entries(found.peaks)) expect(peak, what).toBeLessThanOrEqual(64);
   });
 
-  // Times of a machine that others use too.
-  test("small calls over the same links do not wait for it", { retry: 2 }, async () => {
+  // Times of a machine that others use too: printed here, and compared with the control's below.
+  test("small calls over the same links do not wait for it", async () => {
     const found = await latency(client, 3000);
-    console.log(`small calls beside it: ${JSON.stringify(found)}, ${(found.busyMs / found.idleMs).toFixed(1)} times`);
-    expect(found.busyMs / found.idleMs).toBeLessThanOrEqual(9);
+    timesWithProtection = found.busyMs / found.idleMs;
+    console.log(`small calls beside it: ${JSON.stringify(found)}, ${timesWithProtection.toFixed(1)} times`);
+    expect(Math.min(found.up, found.down)).toBeGreaterThan(0);
   });
 });
+
+/** How much longer small calls take beside large transfers. */
+let timesWithProtection = Number.POSITIVE_INFINITY;
 
 describe("the controls: without windows", () => {
   let dev: LeverDev;
@@ -88,7 +92,7 @@ describe("the controls: without windows", () => {
     console.log(
       `small calls, the control: ${JSON.stringify(found)}, ${(found.busyMs / found.idleMs).toFixed(1)} times`,
     );
-    expect(found.busyMs / found.idleMs).toBeGreaterThan(9);
+    expect(found.busyMs / found.idleMs).toBeGreaterThan(2 * timesWithProtection);
   });
 
   test("a stalled reader stops nobody, and memory fills", async () => {
