@@ -2,7 +2,7 @@
 
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { FrameType } from "@leveros/protocol/frame/frame.ts";
-import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
+import { defaultSessionLimits, sessionWindowBytesMin } from "@leveros/protocol/session/limits.ts";
 import { type Caller, encodeFields } from "@leveros/protocol/session/routing-header.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import type { StreamHandler } from "@leveros/protocol/session/stream.ts";
@@ -312,6 +312,50 @@ describe("limits", () => {
     await rig.end();
   });
 
+  it("streams: what is over makes room, however it went", async () => {
+    const world = new World();
+    world.sessionLimits = { streamsMax: 100 };
+    const rig = new Rig({}, {}, world);
+    await rig.serve();
+    for (let count = 0; count < 150; count++) {
+      const abort = new AbortController();
+      const calls = [
+        rig.app.call("work"),
+        rig.app.call("absent"),
+        rig.app.call("work", [], { service: "absent" }),
+        rig.app.call("work", [], { fields: { resource: "room-7" } }),
+        rig.app.call("held", [], { signal: abort.signal }),
+      ].map((call) => new Outcome(call));
+      await world.settle();
+      abort.abort();
+      for (const open of rig.gates.splice(0)) open();
+      await world.settle();
+      expect(calls.map((call) => call.text)).toEqual([
+        "ok",
+        "none METHOD_NOT_FOUND",
+        "none SERVICE_NOT_FOUND",
+        "none NO_RESOURCES",
+        "unknown CANCELLED",
+      ]);
+    }
+    await rig.end();
+  });
+
+  it("windows: arguments of calls that run take no credit", async () => {
+    const world = new World();
+    world.sessionLimits = { sessionWindowBytes: sessionWindowBytesMin };
+    const rig = new Rig({}, {}, world);
+    await rig.serve();
+    await rig.outcome(rig.app.call("work"));
+    const calls = Array.from({ length: 100 }, () => new Outcome(rig.app.call("held", ["x".repeat(20_000)])));
+    await world.settle();
+    expect(rig.gates).toHaveLength(100);
+    for (const open of rig.gates) open();
+    await world.settle();
+    expect(calls.filter((call) => call.text !== "ok")).toEqual([]);
+    await rig.end();
+  });
+
   it("inFlightPerInstance: the agent refuses what is above it", async () => {
     const rig = new Rig({ limits: { inFlightPerInstance: 3 } });
     await rig.serve();
@@ -415,6 +459,27 @@ describe("an instance", () => {
     await rig.world.advance(200);
     expect((await rig.outcome(rig.app.call("work"))).text).toBe("ok");
     expect(rig.server.dials).toBe(2);
+    await rig.end();
+  });
+
+  it("that answers a dial too late, or says nothing, costs no connection", async () => {
+    const rig = new Rig();
+    await rig.serve();
+    const before = rig.caller.agent.counts.sessions;
+    rig.server.dialMs = 3000;
+    void new Outcome(rig.app.call("work"));
+    await rig.world.advance(2300);
+    rig.server.reachability = "silent";
+    rig.server.dialMs = 0;
+    void new Outcome(rig.app.call("work"));
+    await rig.world.advance(100);
+    expect(rig.caller.agent.counts.sessions).toBe(before + 1);
+    await rig.world.advance(2300);
+    expect(rig.server.dials).toBe(2);
+    expect(rig.caller.agent.counts.sessions).toBe(before);
+    expect(rig.server.agent.counts.sessions).toBe(1);
+    rig.server.reachability = "open";
+    expect((await rig.outcome(rig.app.call("work"))).text).toBe("ok");
     await rig.end();
   });
 

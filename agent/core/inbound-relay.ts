@@ -160,8 +160,8 @@ export class InboundRelay implements StreamHandler {
       this.#hasAppLeft = true;
       return this.#checkChannelOver();
     }
-    // GOAWAY says `none` for what the app has not taken.
-    if (error.effect === "none" || !stream.hasLeft) {
+    // OPEN has not left, or a GOAWAY says that it was not taken.
+    if (error.effect === "none") {
       this.#peer.refuse(encodeFault(error.withEffect("none")));
       return this.#over(error.code);
     }

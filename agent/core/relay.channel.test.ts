@@ -255,6 +255,8 @@ describe("an open channel", () => {
     const opened = new Outcome(rig.app.open("echoChan", [], { timeoutMs: 1000 }));
     await rig.world.advance(10 * 60_000);
     const channel = opened.value as unknown as Strings;
+    // There is no retry any more, and nothing is kept for one.
+    expect(rig.caller.agent.counts.retainedBytes).toBe(0);
     await channel.send("still there");
     channel.closeWrite();
     expect(await rig.read(channel)).toEqual(["still there", "end"]);

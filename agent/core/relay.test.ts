@@ -300,6 +300,10 @@ const rows: readonly Row[] = [
     during: async (rig, abort) => {
       await rig.world.until(() => rig.caller.notes.retries.length === 2, "a second retry is planned");
       abort.abort();
+      // What was planned does not come: nothing more goes to the instance, and the link stays.
+      const before = [rig.first.notes.servedCodes.length, rig.first.agent.counts.sessions];
+      await rig.world.advance(1000);
+      expect([rig.first.notes.servedCodes.length, rig.first.agent.counts.sessions]).toEqual(before);
     },
     plain: { end: "unknown CANCELLED", ran: 0, retries: ["OVERLOADED", "OVERLOADED"], code: "CANCELLED" },
   },

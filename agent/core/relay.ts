@@ -467,12 +467,8 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
       return this.#over("CANCELLED");
     }
     if (stream !== this.#outbound) return;
-    if (!this.#isAnswered) {
-      // GOAWAY says `none` for streams that the peer has not taken; else what has left may have been seen.
-      return this.#attemptFailed(
-        stream.hasLeft && error.effect !== "none" ? error.withEffect("unknown") : error.withEffect("none"),
-      );
-    }
+    // `none` only if OPEN has not left, or a GOAWAY says that it was not taken.
+    if (!this.#isAnswered) return this.#attemptFailed(error);
     this.#outbound = undefined;
     this.#fail(error.withEffect("ran"));
   }

@@ -221,6 +221,8 @@ export class Node {
   readonly agent: Agent;
   readonly notes = new Notes();
   reachability: Reachability = "open";
+  /** How long a dial takes. */
+  dialMs = 0;
   dials = 0;
   /** The connections that others have dialed. */
   readonly connections: MemoryTransport[] = [];
@@ -369,11 +371,16 @@ export class World {
     const how = node?.reachability ?? "refuses";
     if (how === "refuses") return Promise.reject(new Error(`connect ECONNREFUSED ${address}`));
     if (how === "hangs" || node === undefined) return new Promise(() => {});
+    if (node.dialMs === 0) return Promise.resolve(this.#connect(node, how));
+    return this.sleep(node.dialMs).then(() => this.#connect(node, how));
+  }
+
+  #connect(node: Node, how: Reachability): Transport {
     const network = this.slowed(() => this.latencyMs());
     const [here, there] = this.pair(network, this.chunkBytes);
     node.connections.push(there);
     if (how === "open") node.agent.acceptPeer(there);
-    return Promise.resolve(here);
+    return here;
   }
 
   // ---------------------------------------------------------------- the operator
