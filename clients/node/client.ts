@@ -6,11 +6,11 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { MethodError } from "@leveros/protocol/error/method-error.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
 import type { OutgoingOptions } from "@leveros/protocol/invocation/outgoing-stream.ts";
+import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { parseUrl, printUrl } from "@leveros/protocol/target/lever-url.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
-import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
-import { decodePayload, type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
+import { type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
 import { agentConnection, gatewayConnection } from "./agent-connection.ts";
 import { CallCancellation, OpenCalls } from "./call-cancellation.ts";
 import { type CallOptions, checkOptions, inherited, routingFields, shorterTimeout } from "./call-options.ts";
@@ -174,7 +174,7 @@ export class Client implements AsyncDisposable {
       startCall(connection.runtime, session, destination.target, encoded, outgoing),
     );
     // Bytes are views of what came in: the caller gets memory of its own.
-    return result.form === "bytes" ? copyBytes(result.bytes) : decodePayload(result.bytes, result.form);
+    return decodeReceived(result);
   }
 
   async #open(destination: Destination, args: readonly unknown[], options: CallOptions): Promise<Channel> {

@@ -15,7 +15,8 @@ import type { Agent } from "@leveros/agent/core/agent.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
-import { decodePayload, type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
+import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
+import { type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
 import express, { type Express, type NextFunction, type Request, type Response } from "express";
 import type { Registry } from "prom-client";
 import { Answer, lingerMsMax } from "./answer.ts";
@@ -343,7 +344,7 @@ export class HttpDoor {
     const result = await session.call(target, args, { timeoutMs, fields: call.fields, signal: answer.gone });
     if (!answer.hold(result.bytes.length)) throw tooMuchHeld("ran");
     if (result.form === "bytes") answer.send(200, "application/octet-stream", result.bytes);
-    else answer.send(200, "application/json", JSON.stringify(decodePayload(result.bytes, result.form)));
+    else answer.send(200, "application/json", JSON.stringify(decodeReceived(result)));
   }
 
   /** Throws HEADER_TOO_LARGE or HTTP_REQUEST_INVALID. */

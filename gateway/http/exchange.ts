@@ -12,8 +12,9 @@ import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import type { Effect } from "@leveros/protocol/error/catalogue.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { MethodError } from "@leveros/protocol/error/method-error.ts";
+import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
-import { decodePayload, type Encoded, encodeArgs, encodeMessage, isBytes } from "@leveros/protocol/value/form.ts";
+import { type Encoded, encodeArgs, encodeMessage, isBytes } from "@leveros/protocol/value/form.ts";
 import type { Answer } from "./answer.ts";
 import type { DoorSession } from "./door-session.ts";
 import { argumentsOf, parseJson } from "./json-args.ts";
@@ -120,7 +121,7 @@ async function run(answer: Answer, channel: RawChannel, lineBytesMax: number): P
     for (;;) {
       const next = await channel.receive();
       if (next.done === true) break;
-      await answer.writeLine(lineOf(decodePayload(next.value.bytes, next.value.form)));
+      await answer.writeLine(lineOf(decodeReceived(next.value)));
     }
   } catch (error) {
     failure ??= MethodError.is(error) ? error : LeverError.from(error).withEffect("ran");
