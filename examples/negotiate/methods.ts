@@ -1,3 +1,9 @@
+/**
+ * A channel on which both sides talk, and either may have the last word.
+ *
+ *     echo '{"price":80}' | lever chan lever://dev/negotiate/haggleChan '"a carpet"' 100
+ */
+
 import { type Channel, MethodError } from "leveros";
 
 export interface Offer {
@@ -6,25 +12,32 @@ export interface Offer {
 
 export const negotiate = {
   /**
-   * Haggles over a price: offers go back and forth until the two meet or one side says no more. Either side may
-   * half-close first: the buyer by `closeWrite` ("my last offer"), the seller by returning.
+   * The seller names its price, and answers each offer with another, until one of the two has the last word:
+   *
+   * - the seller, when an offer reaches its price: it repeats the offer, which seals the sale, and returns;
+   * - the buyer, by half-closing (`closeWrite`): the seller repeats the last offer, or fails with TOO_LITTLE;
+   * - the seller, by half-closing at its lowest price: it still reads whether the buyer takes it, and says no more.
    */
   async haggleChan(channel: Channel<Offer, Offer>, item: string, ask: number) {
     if (!(ask > 0)) throw new MethodError({ error: "NO_PRICE", item });
+    const lowest = ask * 0.75;
     let price = ask;
+    let offered = 0;
     await channel.send({ price });
+    // Ends at the buyer's half-close.
     for await (const offer of channel) {
-      if (offer.price >= price) {
-        // Met: the seller's last word, then its clean end.
-        await channel.send({ price });
-        return;
-      }
-      if (offer.price < ask / 2) throw new MethodError({ error: "INSULTED", item, offer: offer.price });
-      price = Math.max(Math.floor((price + offer.price) / 2), ask * 0.75);
+      offered = offer.price;
+      if (offered >= price || price === lowest) break;
+      if (offered < ask / 2) throw new MethodError({ error: "INSULTED", item, offered });
+      price = Math.max(lowest, Math.floor((price + offered) / 2));
       await channel.send({ price });
+      if (price === lowest) channel.closeWrite();
     }
-    // The buyer has made its last offer; one more answer is allowed on the own direction.
-    await channel.send({ price: Math.max(Math.floor(price * 0.95), ask * 0.75) });
+    const isSold = offered >= lowest;
+    console.log(isSold ? `${item}: sold for ${offered}` : `${item}: not sold`);
+    if (price === lowest) return;
+    if (!isSold) throw new MethodError({ error: "TOO_LITTLE", item, lowest });
+    await channel.send({ price: offered });
   },
 };
 

@@ -1,7 +1,7 @@
 /**
- * Sends a file to the upload service and checks the receipt:
+ * Sends a file to the upload service and compares the receipt:
  *
- *     node examples/upload/send.ts FILE              (with `npm start` running elsewhere)
+ *     npx node examples/upload/send.ts FILE       (with `npm start` running elsewhere)
  */
 
 import { createHash } from "node:crypto";
@@ -15,7 +15,7 @@ if (file === undefined) throw new Error("usage: node examples/upload/send.ts FIL
 await using client = new Client({ gateway: "127.0.0.1:3837", environment: "dev" });
 await using channel = await client.service<Upload>("upload").putChan();
 const hash = createHash("sha256");
-for await (const part of createReadStream(file, { highWaterMark: 64 * 1024 })) {
+for await (const part of createReadStream(file)) {
   hash.update(part);
   await channel.send(part);
 }
