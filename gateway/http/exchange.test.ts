@@ -6,7 +6,7 @@ import { Probe } from "../probe.fixture.ts";
 import { RawConnection, type Rig, startRig } from "../rig.fixture.ts";
 
 const probe = new Probe();
-const limitMs = 700;
+const limitMs = 1000;
 let rig: Rig;
 let quick: Rig;
 const open: RawConnection[] = [];
