@@ -13,6 +13,7 @@ import { routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
 import type { OpenFrame } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream } from "@leveros/protocol/session/stream.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
+import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import { describe, expect, it } from "vitest";
 import type { AgentLimits } from "./limits.ts";
 import {
@@ -753,5 +754,26 @@ describe.each([false, true])("a call, idempotent: %s, when", (idempotent) => {
     }
     world.checkIdle();
     await world.close();
+  });
+});
+
+describe("a cancel", () => {
+  it("takes no more of what its caller writes to the instance than fits a few words", async () => {
+    const rig = new Rig({});
+    await rig.ready();
+    const target = new Target(environment, service, "held");
+    const noHandler = { onFrame() {}, onWritable() {}, onLost() {} };
+    const stream = rig.app.session.open(target, 0, 0, new Uint8Array(0), encodeArgs([]).bytes, noHandler);
+    await rig.world.until(() => rig.entered.length === 1, "the method is entered");
+    const { signal } = (rig.entered[0] as Context).invocation;
+    const details = { padding: "x".repeat(1000) };
+    stream.reset(encodeFault(new LeverError("CANCELLED", `enough ${"!".repeat(3000)}`, { details })));
+    await rig.world.settle();
+    expect(signal.reason).toMatchObject({ reason: "CANCELLED", rawMessage: `enough ${"!".repeat(193)}` });
+    expect(signal.reason.details).toBeUndefined();
+    rig.openGate();
+    await rig.world.settle();
+    rig.world.checkIdle();
+    await rig.world.close();
   });
 });
