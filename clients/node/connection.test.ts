@@ -82,6 +82,13 @@ class Rig {
     this.clock.advance(Math.max(untilMs - this.clock.now(), 0));
   }
 
+  /** A session, once both HELLOs are there. */
+  async open(): Promise<Session> {
+    const opening = this.connection.open(0, undefined);
+    await this.run(0);
+    return opening;
+  }
+
   loseSession(): void {
     this.agentSessions.at(-1)?.destroy(new LeverError("CONNECTION_LOST", "the agent has ended"));
   }
@@ -111,9 +118,9 @@ describe("Connection", () => {
     const rig = new Rig();
     await rig.run(10_000);
     expect(rig.dialsAt).toEqual([]);
-    const opened = await Promise.all([1, 2, 3].map(() => rig.connection.open(0, undefined)));
+    const opened = await Promise.all([1, 2, 3].map(() => rig.open()));
     expect(new Set(opened)).toEqual(new Set([rig.connection.current]));
-    expect(await rig.connection.open(0, undefined)).toBe(opened[0]);
+    expect(await rig.open()).toBe(opened[0]);
     expect(rig.dialsAt).toEqual([10_000]);
     // Until then each session waits for the other's HELLO.
     await rig.run(limits.helloTimeoutMs);
@@ -228,7 +235,7 @@ describe("Connection", () => {
   it("is closed by its last user", async () => {
     const rig = new Rig();
     rig.connection.retain();
-    const session = await rig.connection.open(0, undefined);
+    const session = await rig.open();
     rig.connection.release();
     expect(session.isClosed).toBe(false);
     rig.connection.release();
@@ -296,7 +303,7 @@ describe("Connection", () => {
 
   it("registers on a session that clients had opened before", async () => {
     const rig = new Rig();
-    const session = await rig.connection.open(0, undefined);
+    const session = await rig.open();
     const handler = recordingHandler();
     rig.connection.serve(handler);
     expect(handler.sessions).toEqual([session]);
@@ -312,7 +319,7 @@ describe("Connection", () => {
     await rig.run(60_000);
     expect(rig.connection.current).toBeUndefined();
     expect(rig.dialsAt).toHaveLength(1);
-    await rig.connection.open(0, undefined);
+    await rig.open();
     expect(rig.dialsAt).toHaveLength(2);
     // Whether it registers there is for the handler to say, which knows that it drains.
     expect(handler.sessions).toHaveLength(2);
@@ -320,7 +327,7 @@ describe("Connection", () => {
 
   it("refuses calls that come in while nothing is served", async () => {
     const rig = new Rig();
-    await rig.connection.open(0, undefined);
+    await rig.open();
     await rig.run(0);
     let refused = false;
     rig.agentSessions[0]?.open(new Target("dev", "hello", "sayHello"), 0, 0, none, none, {
@@ -338,10 +345,10 @@ describe("Connection", () => {
     const rig = new Rig({ streamIdMax: 3 });
     const handler = { onFrame: () => {}, onWritable: () => {}, onLost: () => {} };
     const target = new Target("dev", "hello", "sayHello");
-    const first = await rig.connection.open(0, undefined);
+    const first = await rig.open();
     const streams = [1, 2].map(() => first.open(target, 0, 0, none, none, handler));
     expect(rig.connection.current).toBeUndefined();
-    const second = await rig.connection.open(0, undefined);
+    const second = await rig.open();
     expect(second).not.toBe(first);
     expect(first.isClosed).toBe(false);
     for (const stream of streams) stream.reset(none);
@@ -352,7 +359,7 @@ describe("Connection", () => {
 
   it("flushes: what was sent has reached the other end, or the time is over", async () => {
     const rig = new Rig();
-    await rig.connection.open(0, undefined);
+    await rig.open();
     const flushed = watch(rig.connection.flush(1000));
     await rig.run(0);
     expect(flushed.outcome).toBeUndefined();
@@ -360,7 +367,7 @@ describe("Connection", () => {
     expect(rig.clock.timerCount).toBe(0);
     const stuck = new Rig();
     stuck.mode = "answers";
-    const session = await stuck.connection.open(0, undefined);
+    const session = await stuck.open();
     // The agent's end is gone without a word; nothing answers.
     Object.defineProperty(session, "roundTrip", { value: () => new Promise(() => {}) });
     const late = watch(stuck.connection.flush(1000));

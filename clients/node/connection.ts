@@ -74,7 +74,8 @@ export class Connection {
   #serving: ServingHandler | undefined;
   #isKeptOpen = false;
   #users = 0;
-  #isClosed = false;
+  /** Why it is closed, once it is. */
+  #closedWith: LeverError | undefined;
 
   readonly #waiters = new Set<Waiter>();
   /** Ends the pause or the dial that is under way. */
@@ -103,10 +104,10 @@ export class Connection {
     return this.#lastError;
   }
 
-  /** The open session, if there is one. */
+  /** The open session, if there is one. Until the other end's HELLO it is not known how many streams that takes. */
   get current(): Session | undefined {
     const session = this.#session;
-    return session?.isAvailable === true ? session : undefined;
+    return session?.isAvailable === true && session.hello !== undefined ? session : undefined;
   }
 
   // ---------------------------------------------------------------- users
@@ -124,21 +125,27 @@ export class Connection {
 
   /** Whoever uses it: ends it now. */
   close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#onClosed();
-    this.#cancelAttempt?.();
-    this.#cancelAttempt = undefined;
-    this.#rejectWaiters(closed());
-    for (const session of [...this.#sessions]) session.close(closed());
+    this.#end(new LeverError("CANCELLED", "the client was closed", { effect: "none" }), (session, error) =>
+      session.close(error),
+    );
   }
 
   /** As `close`, without a word to the other end. */
   destroy(): void {
-    for (const session of [...this.#sessions]) {
-      session.destroy(new LeverError("CONNECTION_LOST", `the connection with ${this.name} was cut`));
-    }
-    this.close();
+    this.#end(
+      new LeverError("CONNECTION_LOST", `the connection with ${this.name} was cut`, { effect: "none" }),
+      (session, error) => session.destroy(error),
+    );
+  }
+
+  #end(error: LeverError, endSession: (session: Session, error: LeverError) => void): void {
+    if (this.#closedWith !== undefined) return;
+    this.#closedWith = error;
+    this.#onClosed();
+    this.#cancelAttempt?.();
+    this.#cancelAttempt = undefined;
+    this.#rejectWaiters(error);
+    for (const session of [...this.#sessions]) endSession(session, error);
   }
 
   // ---------------------------------------------------------------- serving
@@ -187,13 +194,13 @@ export class Connection {
   // ---------------------------------------------------------------- connecting
 
   /**
-   * The open session, or a new one. Rejects with AGENT_UNREACHABLE after `timeoutMs` (0: 5 s), and with CANCELLED;
-   * both with effect none.
+   * The open session, or a new one. Rejects with AGENT_UNREACHABLE after `timeoutMs` (0: 5 s), with CANCELLED, and with
+   * why the connection was closed; all with effect none.
    */
   open(timeoutMs: number, signal: CancelSignal | undefined): Promise<Session> {
     const session = this.current;
     if (session !== undefined) return Promise.resolve(session);
-    if (this.#isClosed) return Promise.reject(closed());
+    if (this.#closedWith !== undefined) return Promise.reject(this.#closedWith);
     if (signal?.aborted === true) return Promise.reject(cancelled(signal));
     const waitMs = timeoutMs === 0 ? connectWaitMs : timeoutMs;
     return new Promise((resolve, reject) => {
@@ -234,7 +241,7 @@ export class Connection {
 
   /** Begins an attempt, unless one is under way. */
   #connect(): void {
-    if (this.#isClosed || this.#cancelAttempt !== undefined) return;
+    if (this.#closedWith !== undefined || this.#cancelAttempt !== undefined) return;
     this.#retire();
     if (this.#failures === 0) return this.#dial();
     const ceilingMs = Math.min(redialMsMin * 2 ** Math.min(this.#failures - 1, 10), redialMsMax);
@@ -308,6 +315,7 @@ export class Connection {
         onHello: () => {
           this.#hasBeenOpen = true;
           this.#lastError = undefined;
+          if (this.#session === session) this.#ready(session);
         },
         onOpen: (stream, open) => {
           const serving = this.#serving;
@@ -327,6 +335,12 @@ export class Connection {
     this.#sessions.add(session);
     this.#session = session;
     this.#openedAt = this.clock.now();
+    // Still under way: the session itself ends if no HELLO comes.
+    this.#cancelAttempt = () => {};
+  }
+
+  #ready(session: Session): void {
+    this.#cancelAttempt = undefined;
     this.#serving?.onSession(session);
     for (const waiter of [...this.#waiters]) waiter.resolve(session);
   }
@@ -334,6 +348,7 @@ export class Connection {
   #lost(session: Session, error: LeverError): void {
     if (this.#session !== session) return;
     this.#session = undefined;
+    if (session.hello === undefined) this.#cancelAttempt = undefined;
     if (session === this.#goingAway) return this.#connectIfWanted();
     // Who takes connections only to close them is not to be dialed again at once.
     if (this.clock.now() - this.#openedAt >= stableMs) this.#failures = 0;
@@ -344,10 +359,6 @@ export class Connection {
     });
     this.#connectIfWanted();
   }
-}
-
-function closed(): LeverError {
-  return new LeverError("CANCELLED", "the client was closed", { effect: "none" });
 }
 
 function cancelled(signal: CancelSignal): LeverError {
