@@ -24,6 +24,7 @@ function back(options: CallOptions = {}): Untyped {
 }
 
 const aborted: string[] = [];
+let waiting = 0;
 let leftBehind: Promise<unknown> = Promise.resolve();
 
 const backMethods = {
@@ -39,10 +40,13 @@ const backMethods = {
   },
   async waits(name: string) {
     const { signal } = context();
+    waiting++;
     await new Promise((resolve) => signal.addEventListener("abort", resolve));
     aborted.push(name);
+    throw signal.reason;
   },
   async waitsChan(channel: Channel, name: string) {
+    waiting++;
     await new Promise((resolve) => channel.signal.addEventListener("abort", resolve));
     aborted.push(name);
   },
@@ -101,7 +105,7 @@ const frontMethods = {
         ([echo, timeLeft]) => left.resolve({ echo, timeLeft, ownTimeLeft: own.timeLeftMs, method: context().method }),
         left.reject,
       );
-    }, 150);
+    }, 300);
     return "answered";
   },
   async listeners(parallel: number) {
@@ -205,7 +209,7 @@ describe("nested calls", () => {
   it("get no more time than their caller has, whatever they ask for", async () => {
     for (const wanted of [undefined, 60_000]) {
       const [own, nested] = (await within({ timeoutMs: 2000 })["timeLeft"]!(wanted)) as [number, number];
-      expect(own).toBeLessThanOrEqual(1980);
+      expect(own).toBeLessThanOrEqual(1990);
       expect(nested).toBeLessThanOrEqual(Math.ceil(own));
       expect(nested).toBeGreaterThan(0);
     }
@@ -219,7 +223,7 @@ describe("nested calls", () => {
     const outer = within({ signal: controller.signal });
     const calls = [outer["waits"]!("call"), outer["opensChannel"]!("channel")] as Promise<unknown>[];
     const failed = Promise.allSettled(calls);
-    await sleep(30);
+    await until(() => waiting === 2);
     expect(aborted).toEqual([]);
     controller.abort();
     await until(() => aborted.length === 2);
@@ -230,11 +234,11 @@ describe("nested calls", () => {
 
   it("end with their caller's deadline, and none begins after it", async () => {
     aborted.length = 0;
-    await expect(within({ timeoutMs: 50 })["waits"]!("deadline")).rejects.toMatchObject({
+    await expect(within({ timeoutMs: 250 })["waits"]!("deadline")).rejects.toMatchObject({
       reason: "DEADLINE_EXCEEDED",
     });
     await until(() => aborted.length === 1);
-    await expect(within({ timeoutMs: 50 })["afterDeadline"]!()).rejects.toMatchObject({ reason: "DEADLINE_EXCEEDED" });
+    await expect(within({ timeoutMs: 250 })["afterDeadline"]!()).rejects.toMatchObject({ reason: "DEADLINE_EXCEEDED" });
     await until(() => aborted.length === 2);
     expect(aborted[1]).toMatch(/DEADLINE_EXCEEDED: the deadline of the calling method has passed/);
   });
@@ -247,7 +251,7 @@ describe("nested calls", () => {
   });
 
   it("of what a method has left behind are on their own", async () => {
-    expect(await within({ timeoutMs: 100 })["leavesBehind"]!()).toBe("answered");
+    expect(await within({ timeoutMs: 250 })["leavesBehind"]!()).toBe("answered");
     expect(await leftBehind).toEqual({
       echo: "late",
       timeLeft: expect.toSatisfy((ms: number) => ms > 20_000),

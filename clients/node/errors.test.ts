@@ -365,7 +365,7 @@ describe("the stack of an error", () => {
 
 describe("errors of which nobody can know", () => {
   it("a deadline that passes while the method runs", async () => {
-    const { error, ran } = await failure("waits", () => remote({ timeoutMs: 60 }).waits());
+    const { error, ran } = await failure("waits", () => remote({ timeoutMs: 250 }).waits());
     expect(error).toMatchObject({ reason: "DEADLINE_EXCEEDED", kind: "network" });
     // The method may be the first to answer, with the reason of its signal.
     expect(["unknown", "ran"]).toContain(error.effect);
@@ -412,7 +412,7 @@ describe("errors of which nobody can know", () => {
       { onError: (error) => reported.push(error) },
     );
     for (const method of ["wraps", "cleansUpBadly"]) {
-      const call = own.client.invoke(`/hello/${method}`, [], { timeoutMs: 30 });
+      const call = own.client.invoke(`/hello/${method}`, [], { timeoutMs: 250 });
       await expect(call).rejects.toBeInstanceOf(LeverError);
     }
     while (reported.length === 0) await sleep(1);

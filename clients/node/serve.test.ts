@@ -90,6 +90,11 @@ class Rig {
     }
   }
 
+  /** Until so many methods of the process have been entered. */
+  async untilRunning(count: number): Promise<void> {
+    while (((await this.call("running")) as number) < count) await sleep(2);
+  }
+
   async untilRefused(method: string): Promise<LeverError> {
     for (;;) {
       const error = await this.call(method).then(
@@ -417,11 +422,13 @@ describe("the end of a server", () => {
   it("cuts off what does not end in time, and cancels it", async () => {
     rig.startAgent();
     const aborted: unknown[] = [];
+    let entered = false;
     const server = new MethodServer(
       rig.connect(),
       {
         async waits() {
           const { signal } = context();
+          entered = true;
           await new Promise((resolve) => signal.addEventListener("abort", resolve));
           aborted.push(LeverError.from(signal.reason).kind);
         },
@@ -432,7 +439,7 @@ describe("the end of a server", () => {
     await rig.eventually("missing").catch(() => {});
     const call = rig.call("waits");
     const failed = expect(call).rejects.toMatchObject({ kind: "network", effect: "unknown" });
-    await sleep(20);
+    while (!entered) await sleep(1);
     expect(await server.end()).toEqual({ cutOff: 1 });
     await failed;
     expect(aborted).toEqual(["network"]);
@@ -562,7 +569,7 @@ describe("a process", () => {
       const { child, exited } = await start("{}");
       await rig.eventually("pid");
       const running = [rig.call("nests", 400), rig.call("slow", 450)];
-      await sleep(40);
+      await rig.untilRunning(2);
       child.kill(signal);
       expect(await rig.untilRefused("pid")).toMatchObject({ kind: "network", effect: "none" });
       expect(await Promise.all(running)).toEqual(["nested, draining: true", "done"]);
@@ -575,7 +582,7 @@ describe("a process", () => {
     await rig.eventually("pid");
     const running = rig.call("slow", 60_000);
     const failed = expect(running).rejects.toMatchObject({ kind: "network", effect: "unknown" });
-    await sleep(30);
+    await rig.untilRunning(1);
     child.kill("SIGTERM");
     await rig.untilRefused("pid");
     expect(child.exitCode).toBeNull();
@@ -588,11 +595,21 @@ describe("a process", () => {
     const { child, exited, output } = await start('{"drainTimeoutMs":50}');
     await rig.eventually("pid");
     const failed = expect(rig.call("slow", 60_000)).rejects.toMatchObject({ kind: "network", effect: "unknown" });
-    await sleep(30);
+    await rig.untilRunning(1);
     child.kill("SIGTERM");
     expect(await exited).toEqual({ code: 1, signal: null });
     expect(output()).toContain("1 calls and channels still ran and were cut off");
     await failed;
+  });
+
+  it("shows callers what methods throw if LEVER_SHOW_ERRORS is 1, and logs it", async () => {
+    const { output } = await start("{}", { LEVER_SHOW_ERRORS: "1" });
+    await expect(rig.eventually("throws")).rejects.toMatchObject({
+      reason: "METHOD_THREW",
+      message: expect.stringContaining("throws threw RangeError: the text"),
+    });
+    while (!output().includes("serving-process.fixture.ts")) await sleep(5);
+    expect(output()).toMatch(/lever: throws threw \(trace [0-9a-f]{32}\): RangeError: the text\n {4}at /);
   });
 
   it("leaves signals alone if told to", async () => {

@@ -10,16 +10,26 @@ interface Other {
 const client = new Client();
 const other = client.service<Other>("other");
 
+let running = 0;
+
 const methods = {
   pid() {
     return process.pid;
   },
+  running() {
+    return running;
+  },
+  throws() {
+    throw new RangeError("the text");
+  },
   async slow(ms: number) {
+    running++;
     await sleep(ms);
     return "done";
   },
   /** Calls another service when it is about to end. */
   async nests(ms: number) {
+    running++;
     await sleep(ms);
     return await other.echo(`nested, draining: ${context().draining.aborted}`);
   },

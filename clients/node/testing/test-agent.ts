@@ -29,6 +29,14 @@ export interface TestNetwork {
   listener(address: string): Listener | undefined;
 }
 
+/** Whose agent it is. */
+export interface TestPlace {
+  readonly role: "agent" | "gateway";
+  readonly environment: string;
+  readonly service?: string;
+  readonly instance?: string;
+}
+
 export const operatorAddress = "operator:3837";
 
 /** An agent core on the network, with the connection of an app beside it. */
@@ -42,11 +50,11 @@ export class TestAgent {
   readonly #transports = new Set<Transport>();
   #isClosed = false;
 
-  constructor(network: TestNetwork, id: string, place: { environment: string; service?: string; instance?: string }) {
+  constructor(network: TestNetwork, id: string, place: TestPlace) {
     this.#network = network;
     this.address = `${id}:3837`;
-    const identity: Identity = { role: "agent", ...place };
-    const discoveryIdentity: DiscoveryIdentity = { role: "agent", ...place, address: this.address };
+    const identity: Identity = place;
+    const discoveryIdentity: DiscoveryIdentity = { ...place, address: this.address };
     this.#discovery = new DiscoveryClient({
       clock,
       random: Math.random,

@@ -5,7 +5,7 @@ import { type InstanceKey, ServiceRegistry } from "@leveros/operator/core/servic
 import { DiscoveryServer } from "@leveros/operator/discovery/discovery-server.ts";
 import type { ServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import { clock } from "../connection.ts";
-import { type Listener, operatorAddress, TestAgent, type TestNetwork } from "./test-agent.ts";
+import { type Listener, operatorAddress, TestAgent, type TestNetwork, type TestPlace } from "./test-agent.ts";
 
 /** An instance that its source has made known. */
 export interface ClusterInstance extends InstanceKey {
@@ -45,9 +45,9 @@ export class TestCluster implements TestNetwork {
     this.#registry.declareService(this.environment, service, policy);
   }
 
-  /** An agent whose app calls and serves nothing. */
-  addCaller(name: string): TestAgent {
-    const agent = new TestAgent(this, name, { environment: this.environment });
+  /** An agent whose app calls and serves nothing; a gateway's has clients outside instead. */
+  addCaller(name: string, role: TestPlace["role"] = "agent"): TestAgent {
+    const agent = new TestAgent(this, name, { role, environment: this.environment });
     this.#agents.add(agent);
     return agent;
   }
@@ -57,7 +57,7 @@ export class TestCluster implements TestNetwork {
     const key: InstanceKey = { environment: this.environment, service, instance };
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#onServing.set(instance, resolve);
-    const agent = new TestAgent(this, instance, key);
+    const agent = new TestAgent(this, instance, { role: "agent", ...key });
     this.#agents.add(agent);
     this.#listeners.set(agent.address, agent);
     this.#registry.upsertInstance(key);
