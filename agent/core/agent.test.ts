@@ -1,13 +1,13 @@
 /** The agent as its host and its peers see it: the app's coming and going, who a call says it is from, limits, the end. */
 
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { FrameType } from "@leveros/protocol/frame/frame.ts";
+import { Flag, FrameType, framePayloadBytesMax } from "@leveros/protocol/frame/frame.ts";
 import { defaultSessionLimits, sessionWindowBytesMin } from "@leveros/protocol/session/limits.ts";
-import { type Caller, encodeFields } from "@leveros/protocol/session/routing-header.ts";
+import { type Caller, encodeFields, routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import type { StreamHandler } from "@leveros/protocol/session/stream.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
-import { encodeArgs } from "@leveros/protocol/value/form.ts";
+import { decodePayload, encodeArgs } from "@leveros/protocol/value/form.ts";
 import { describe, expect, it } from "vitest";
 import type { AgentLimits } from "./limits.ts";
 import { type App, environment, type Methods, type Node, Outcome, service, World } from "./world.fixture.ts";
@@ -27,6 +27,7 @@ class Rig {
     /** Time left, ms. */
     leftOf: ({ invocation, app }) => (invocation.deadlineAt ?? Number.NaN) - app.world.clock.now(),
     lengthOf: (_context, bytes: Uint8Array) => bytes.length,
+    textOf: (_context, count: number) => "x".repeat(count),
   };
 
   constructor(policy: Parameters<World["declare"]>[0] = {}, limits: Partial<AgentLimits> = {}, world = new World()) {
@@ -369,6 +370,55 @@ describe("limits", () => {
     await rig.world.settle();
     expect(held.map((call) => call.text)).toEqual(["ok", "ok", "ok"]);
     expect((await rig.outcome(rig.app.call("work"))).text).toBe("ok");
+    await rig.end();
+  });
+
+  it("argsBytes, resultBytes, messageBytes: whoever exceeds one is told what to do instead", async () => {
+    const rig = new Rig({ limits: { argsBytes: 100, resultBytes: 100 } });
+    await rig.serve();
+    const args = await rig.outcome(rig.app.call("work", ["x".repeat(100)]));
+    expect(args.error?.message).toMatch(/larger than 100 bytes.*\(argsBytes\).*over a channel/);
+    expect(args.error?.details).toEqual({ limit: "argsBytes", bytesMax: 100 });
+    const result = await rig.outcome(rig.app.call("textOf", [100]));
+    expect(result.error?.message).toMatch(/larger than 100 bytes.*\(resultBytes\).*over a channel/);
+    expect(result.error?.details).toEqual({ limit: "resultBytes", bytesMax: 100 });
+    await rig.end();
+  });
+
+  it("headers: what the agents write in front counts too", async () => {
+    const rig = new Rig();
+    await rig.serve();
+    const gateway = rig.world.addNode("gateway", { role: "gateway", defaultEnvironment: environment });
+    const client = gateway.startClient({ environment });
+    const withMetadata = (bytes: number, args: number) =>
+      rig.outcome(
+        client.call("lengthOf", [new Uint8Array(args)], { fields: { metadata: { padding: "x".repeat(bytes) } } }),
+      );
+    const large = await withMetadata(16_300, 200_000);
+    expect([large.text, large.value]).toEqual(["ok", 200_000]);
+    const tooLarge = await withMetadata(16_360, 10);
+    expect(tooLarge.text).toBe("none HEADER_TOO_LARGE");
+    expect(gateway.notes.ends).toEqual(["call dev/test OK", "call dev/test RESOURCE_EXHAUSTED"]);
+    await rig.end();
+  });
+
+  it("frames: one that grows above the largest by what an agent writes is cut anew", async () => {
+    const rig = new Rig();
+    await rig.serve();
+    const gateway = rig.world.addNode("gateway", { role: "gateway", defaultEnvironment: environment });
+    const replies: number[] = [];
+    for (const app of [rig.app, gateway.startClient()]) {
+      await rig.outcome(app.call("work"));
+      const frame = new Uint8Array(framePayloadBytesMax);
+      app.session.openFrame(new Target(environment, service, "lengthOf"), Flag.Bytes, frame, {
+        ...noHandler,
+        onFrame: (_stream, type, _flags, payload) => {
+          if (type === FrameType.Reply) replies.push(decodePayload(payload.subarray(2), "value") as number);
+        },
+      });
+      await rig.world.settle();
+    }
+    expect(replies).toEqual([framePayloadBytesMax - routingFixedBytes, framePayloadBytesMax - routingFixedBytes]);
     await rig.end();
   });
 
