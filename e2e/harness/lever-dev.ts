@@ -12,7 +12,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Client } from "leveros";
 import { CallLog } from "./call-log.ts";
-import { listeningPorts, markVariable, processesOf, type RunningProcess } from "./process-list.ts";
+import { childrenOf, listeningPorts, markVariable, processesOf, type RunningProcess, stateOf } from "./process-list.ts";
 import { patchEnvironment, type SourcePatch } from "./source-patch.ts";
 import { until } from "./until.ts";
 
@@ -51,6 +51,8 @@ export class LeverDev implements AsyncDisposable {
   #httpPort = 0;
   #port = 0;
   #metricsUrl = "";
+  /** The shell that ends the apps should `lever dev` be killed. */
+  #guardian: RunningProcess | undefined;
 
   private constructor(mark: string, child: ChildProcess, directory: string, log: CallLog) {
     this.mark = mark;
@@ -118,6 +120,7 @@ export class LeverDev implements AsyncDisposable {
     this.#httpPort = Number(ports[1]);
     this.#port = Number(ports[2]);
     this.#metricsUrl = ports[3] as string;
+    this.#guardian = childrenOf(this.pid).find(({ args }) => args.some((arg) => arg.includes("signal_all")));
   }
 
   /** `host:port` of the gateway's native port. */
@@ -135,7 +138,10 @@ export class LeverDev implements AsyncDisposable {
 
   /** Everything of this run that is alive. */
   processes(): RunningProcess[] {
-    return processesOf(this.mark);
+    const guardian = this.#guardian;
+    // It has no variables of its own, and so no mark.
+    const guardians = guardian !== undefined && stateOf(guardian.pid) !== undefined ? [guardian] : [];
+    return [...processesOf(this.mark), ...guardians];
   }
 
   /** The agents that are processes of their own. */

@@ -34,6 +34,17 @@ export function processesOf(mark: string): RunningProcess[] {
   return found;
 }
 
+/** The processes that `pid` has started and that are alive. */
+export function childrenOf(pid: number): RunningProcess[] {
+  return readdirSync("/proc")
+    .filter((entry) => /^\d+$/.test(entry) && parentOf(Number(entry)) === pid)
+    .map((entry) => ({ pid: Number(entry), args: parse(read(Number(entry), "cmdline")), env: new Map() }));
+}
+
+function parentOf(pid: number): number {
+  return Number(/^PPid:\s+(\d+)/m.exec(read(pid, "status"))?.[1]);
+}
+
 /** `undefined` when there is no such process; `Z` is a zombie, `T` is stopped. */
 export function stateOf(pid: number): string | undefined {
   return /^State:\s+(\S)/m.exec(read(pid, "status"))?.[1];
