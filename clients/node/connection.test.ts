@@ -249,6 +249,11 @@ describe("Connection", () => {
     const rig = new Rig({ failsFirst: true });
     rig.mode = "refuses";
     await expect(rig.connection.open(0, undefined)).rejects.toMatchObject({ reason: "AGENT_UNREACHABLE" });
+    // Takes the connection and is no Lever peer.
+    rig.mode = "hangs up";
+    const hungUp = watch(rig.connection.open(0, undefined));
+    await rig.run(50);
+    expect(hungUp.outcome).toMatchObject({ reason: "AGENT_UNREACHABLE", effect: "none" });
     rig.mode = "answers";
     const reached = watch(rig.connection.open(0, undefined));
     await rig.run(50);

@@ -288,6 +288,11 @@ export class Connection {
 
   #failed(error: LeverError): void {
     this.#failures++;
+    this.#wasLost(error);
+  }
+
+  /** Who waits goes on waiting for a peer that was reached before. */
+  #wasLost(error: LeverError): void {
     this.#lastError = error;
     if (this.#options.failsFirst === true && !this.#hasBeenOpen) this.#rejectWaiters(error);
     this.#connectIfWanted();
@@ -353,11 +358,12 @@ export class Connection {
     // Who takes connections only to close them is not to be dialed again at once.
     if (this.clock.now() - this.#openedAt >= stableMs) this.#failures = 0;
     else this.#failures++;
-    this.#lastError = new LeverError("AGENT_UNREACHABLE", `${this.name} closed the connection: ${error.message}`, {
-      effect: "none",
-      cause: error,
-    });
-    this.#connectIfWanted();
+    this.#wasLost(
+      new LeverError("AGENT_UNREACHABLE", `${this.name} closed the connection: ${error.message}`, {
+        effect: "none",
+        cause: error,
+      }),
+    );
   }
 }
 
