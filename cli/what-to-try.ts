@@ -37,7 +37,7 @@ const examples: Readonly<Record<string, { readonly methods: readonly string[]; l
   },
   upload: {
     methods: ["putChan"],
-    lines: ({ chan }) => [`head -c 100000000 /dev/urandom | ${chan("putChan", "--bytes")}`],
+    lines: ({ chan }) => [`head -c 10000000 /dev/urandom | ${chan("putChan", "--bytes")}`],
   },
 };
 
