@@ -14,11 +14,16 @@ const collect = runInNewContext("gc") as () => void;
 const filler = frameBytes(0x80, 0, 0, new Uint8Array(30_000));
 const bytesOfOne = Uint8Array.of(1);
 
+/** What is alive. Buffers are given back some time after a collection, so that the least of several counts. */
 async function keptBytes(): Promise<number> {
-  await new Promise((resolve) => setImmediate(resolve));
-  collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
+  let least = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 6; round++) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    collect();
+    const { heapUsed, arrayBuffers } = process.memoryUsage();
+    least = Math.min(least, heapUsed + arrayBuffers);
+  }
+  return least;
 }
 
 /** An app that writes frames by hand, each in a chunk of 30 kB. */
@@ -81,13 +86,14 @@ describe("a call that is held or runs", () => {
     const rig = new Rig();
     await rig.world.settle();
     const before = await keptBytes();
-    for (let call = 0; call < 20; call++) {
+    for (let call = 0; call < 40; call++) {
       rig.send(Flag.Bytes | Flag.More, 2 * call + 1, openPayload("held", bytesOfOne));
       for (let count = 0; count < 40; count++) rig.send(Flag.Bytes | Flag.More, 2 * call + 1, bytesOfOne);
       await rig.world.settle();
     }
-    expect(rig.caller.agent.counts.retainedBytes).toBeGreaterThan(20 * 40 * 256);
-    expect((await keptBytes()) - before).toBeLessThan(8_000_000);
+    expect(rig.caller.agent.counts.retainedBytes).toBeGreaterThan(40 * 40 * 256);
+    // Of 48 MB.
+    expect((await keptBytes()) - before).toBeLessThan(12_000_000);
     await rig.end();
   });
 });
