@@ -30,6 +30,7 @@ import {
 import { tokenBytesMax } from "@leveros/protocol/session/routing-header.ts";
 import { methodCharsMax, resourceBytesMax, urlCharsMax } from "@leveros/protocol/target/lever-url.ts";
 import { valueDepthMax, valueElementsMax } from "@leveros/protocol/value/limits.ts";
+import { filesMax, foldersMax } from "./manifest-files.ts";
 
 interface Limit {
   readonly what: string;
@@ -128,6 +129,8 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "an HTTP connection without a request", value: time(door.idleMsMax), setBy: "fixed", gives: "the connection is closed" },
       { what: "rest of a body after an early answer", value: time(lingerMsMax), setBy: "fixed", gives: "the connection is closed" },
       { what: "a manifest file", value: `${bytes(fileBytesMax)}, ${count(documentsMax)} documents`, setBy: "fixed", gives: "a problem with its place" },
+      { what: "manifests, and folders that are searched for them", value: `${count(filesMax)}, ${count(foldersMax)}`, setBy: "fixed", gives: "INVALID_OPTION" },
+      { what: "a line of the input of `lever chan`", value: bytes(messageBytesHardMax), setBy: "fixed", gives: "INVALID_ARGUMENTS" },
       { what: "local instances of a service", value: count(localReplicasMax), setBy: "fixed", gives: "an error" },
     ],
   ],

@@ -6,8 +6,8 @@ import type { ManifestFile } from "@leveros/operator/api/manifest-reader.ts";
 import { fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
 import { LeverError } from "leveros";
 
-const filesMax = 1000;
-const foldersMax = 10_000;
+export const filesMax = 1000;
+export const foldersMax = 10_000;
 
 export interface ManifestFiles {
   readonly files: readonly ManifestFile[];
