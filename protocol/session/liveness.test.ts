@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import type { Clock } from "../clock/clock.ts";
 import { VirtualClock } from "../clock/virtual-clock.ts";
 import { LeverError } from "../error/lever-error.ts";
-import { FrameType } from "../frame/frame.ts";
+import { Flag, FrameType } from "../frame/frame.ts";
 import { memoryTransportPair } from "../transport/memory-transport.ts";
 import type { Transport } from "../transport/transport.ts";
 import { defaultSessionLimits } from "./limits.ts";
@@ -62,12 +62,26 @@ describe("PING", () => {
     expect(raw.peer.of(FrameType.Ping).length).toBeGreaterThanOrEqual(2);
     await turns(clock, 2 * pingIntervalMs);
     expect(raw.end.closedWith).toMatchObject({ reason: "CONNECTION_LOST" });
-    expect(raw.end.closedWith?.message).toMatch(/silent for about 4000 ms/);
+    expect(raw.end.closedWith?.message).toMatch(/silent for about 3500 ms/);
     expect(await call).toMatchObject({ reason: "CONNECTION_LOST", effect: "unknown" });
     expect(raw.facts.seen).toMatchObject([{ reason: "CONNECTION_LOST" }]);
     expect(raw.end.server.running).toBe(0);
     await turns(clock, 2000);
     expect(clock.timerCount).toBe(0);
+  });
+
+  test("whenever it falls silent: at the earliest after the limit, at the latest one interval later", async () => {
+    for (const lastMs of [1, 250, 999, 1000, 1001, 1750]) {
+      const clock = new VirtualClock();
+      const raw = new RawRig(memoryTransportPair(clock), clock);
+      raw.peer.sayHello();
+      await turns(clock, lastMs);
+      raw.peer.send(FrameType.Ping, Flag.Ack, 0, new Uint8Array(8));
+      await turns(clock, silenceMs - 1);
+      expect(raw.end.closedWith).toBe(undefined);
+      await turns(clock, 1 + pingIntervalMs);
+      expect(raw.end.closedWith).toMatchObject({ reason: "CONNECTION_LOST" });
+    }
   });
 
   test("a peer that answers each PING lives, one that only drips bytes too", async () => {
@@ -132,7 +146,7 @@ describe("PING", () => {
 describe("HELLO", () => {
   test.each([
     [0, /no HELLO within 5000 ms/],
-    [defaultSessionLimits.pingIntervalMs, /silent for about 4000 ms/],
+    [defaultSessionLimits.pingIntervalMs, /silent for about 3500 ms/],
   ])("that never comes (PING each %d ms)", async (interval, message) => {
     const clock = new VirtualClock();
     const raw = new RawRig(memoryTransportPair(clock), clock, { limits: { pingIntervalMs: interval } });

@@ -145,7 +145,9 @@ export class Session {
   #timer: TimerHandle | undefined;
   /** Ends the session when its grace after GOAWAY is over, and the transport when the peer does not. */
   #endTimer: TimerHandle | undefined;
-  #ticksSilent = 0;
+  /** Silence so far, in the ticks of the own timer, and the tick that is under way. */
+  #silentMs = 0;
+  #tickMs = 0;
   #hasReceived = false;
   #pingsThisSecond = 0;
   #pingSecondStartedAt: number;
@@ -979,9 +981,13 @@ export class Session {
   // ---------------------------------------------------------------- liveness
 
   #armTimer(): void {
-    const interval = this.limits.pingIntervalMs > 0 ? this.limits.pingIntervalMs : this.limits.helloTimeoutMs;
-    if (this.hello !== undefined && this.limits.pingIntervalMs === 0) return;
-    this.#timer = this.#clock.setTimer(() => this.#tick(), interval);
+    const { pingIntervalMs, silenceMs, helloTimeoutMs } = this.limits;
+    if (this.hello !== undefined && pingIntervalMs === 0) return;
+    this.#tickMs = pingIntervalMs === 0 ? helloTimeoutMs : pingIntervalMs;
+    // The last tick ends with the silence: a whole one would make a cut link known a second later for nothing.
+    const leftMs = silenceMs - this.#silentMs;
+    if (pingIntervalMs > 0 && leftMs > 0 && leftMs < pingIntervalMs) this.#tickMs = leftMs;
+    this.#timer = this.#clock.setTimer(() => this.#tick(), this.#tickMs);
   }
 
   /**
@@ -1002,15 +1008,12 @@ export class Session {
     if (pingIntervalMs > 0) {
       if (this.#hasReceived) {
         this.#hasReceived = false;
-        this.#ticksSilent = 0;
+        this.#silentMs = 0;
       } else {
-        this.#ticksSilent++;
-        if (silenceMs > 0 && this.#ticksSilent * pingIntervalMs >= silenceMs) {
+        this.#silentMs += this.#tickMs;
+        if (silenceMs > 0 && this.#silentMs >= silenceMs) {
           return this.destroy(
-            new LeverError(
-              "CONNECTION_LOST",
-              `${this.peerName} was silent for about ${this.#ticksSilent * pingIntervalMs} ms`,
-            ),
+            new LeverError("CONNECTION_LOST", `${this.peerName} was silent for about ${this.#silentMs} ms`),
           );
         }
         this.#control(FrameType.Ping, 0, 0, new Uint8Array(8));
