@@ -22,6 +22,14 @@ const long = { timeoutMs: 3_600_000 };
 /** Peak resident memory above what the process had when it was idle, MiB, by its part on the path. */
 export type Peaks = Readonly<Record<string, number>>;
 
+/**
+ * MiB that a process may take above idle. Of an app the garbage that V8 lets lie is nearly all: it collects the young
+ * Buffers once they are 32 MiB, and frees them while the next 32 MiB are made. An agent copies nothing that is large.
+ */
+export function aboveIdleMax(what: string): number {
+  return what.endsWith("agent") ? 64 : 80;
+}
+
 /** Resets the peaks; the function that it returns says how far they have risen. */
 function watchMemory(dev: LeverDev, services: readonly string[]): () => Peaks {
   const watched = [

@@ -7,7 +7,16 @@ import type { Client } from "leveros";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { LeverDev } from "../harness/lever-dev.ts";
 import type { SourcePatch } from "../harness/source-patch.ts";
-import { describeMoved, latency, mebibyte, ready, stall, transfer, transferServices } from "../harness/transfer.ts";
+import {
+  aboveIdleMax,
+  describeMoved,
+  latency,
+  mebibyte,
+  ready,
+  stall,
+  transfer,
+  transferServices,
+} from "../harness/transfer.ts";
 
 const bytes = 256 * mebibyte;
 const floodBytesMax = 256 * mebibyte;
@@ -44,10 +53,7 @@ describe("with every protection", () => {
     }
     expect(up.sha256).not.toBe(down.sha256);
     expect(Object.keys(peaks).sort()).toEqual(["mover agent", "mover app", "upload agent", "upload app"]);
-    for (const [what, peak] of Object.entries(peaks)) {
-      // Of an app, the garbage that V8 lets lie is the better part: 32 MiB of Buffers, and its young generation.
-      expect(peak, what).toBeLessThanOrEqual(what.endsWith("agent") ? 64 : 80);
-    }
+    for (const [what, peak] of Object.entries(peaks)) expect(peak, what).toBeLessThanOrEqual(aboveIdleMax(what));
   });
 
   test("a reader that stalls stops its writer, and lets it go on", async () => {
