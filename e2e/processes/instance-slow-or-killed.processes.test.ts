@@ -44,8 +44,8 @@ function shares({ results }: LoadResult): Record<string, number> {
 async function thousand(client: Client): Promise<LoadResult> {
   const found = await load({
     prefix: "even",
-    perSecond: 250,
-    durationMs: 4000,
+    perSecond: 400,
+    durationMs: 2500,
     call: (id, n) => client.invoke("/trio/look", [n], { metadata: { id } }),
   });
   expect({ sent: found.sent, answered: found.results.size }).toEqual({ sent: 1000, answered: 1000 });
