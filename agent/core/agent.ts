@@ -292,11 +292,6 @@ export class Agent implements LinkHost {
       limits: { ...this.#sessionLimits, goAwayGraceMs: Number.POSITIVE_INFINITY },
       handler: {
         onHello,
-        onOpen: (stream) => {
-          const error = new LeverError("PROTOCOL_VIOLATION", "an agent takes calls on its own port only");
-          stream.refuse(encodeFault(error.withEffect("none")));
-          stream.release();
-        },
         onClose: (error) => {
           this.#sessions.delete(session);
           onClose(error);

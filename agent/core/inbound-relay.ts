@@ -8,15 +8,13 @@
 import type { ServiceLimits } from "@leveros/protocol/control/discovery.ts";
 import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
+import { Flag, FrameType, replyLoadBytes } from "@leveros/protocol/frame/frame.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { flowCost, Phase, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
 import type { Agent } from "./agent.ts";
 import { ItemCounter, itemTooLarge } from "./item-counter.ts";
 import { endCode } from "./observer.ts";
-
-const replyLoadBytes = 2;
 
 export class InboundRelay implements StreamHandler {
   readonly #agent: Agent;
@@ -162,7 +160,7 @@ export class InboundRelay implements StreamHandler {
     }
     // OPEN has not left, or a GOAWAY says that it was not taken.
     if (error.effect === "none") {
-      this.#peer.refuse(encodeFault(error.withEffect("none")));
+      this.#peer.refuse(encodeFault(error));
       return this.#over(error.code);
     }
     const gone = new LeverError(

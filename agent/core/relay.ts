@@ -12,7 +12,7 @@ import { DeadlineEntry } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import type { Effect, Reason } from "@leveros/protocol/error/catalogue.ts";
 import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError, worseEffect } from "@leveros/protocol/error/lever-error.ts";
-import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
+import { Flag, FrameType, replyLoadBytes } from "@leveros/protocol/frame/frame.ts";
 import { keptPayload } from "@leveros/protocol/frame/kept-payload.ts";
 import { type Session, writeTimeout } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
@@ -26,8 +26,6 @@ import type { Instance, MethodRoute, ServiceView, ViewWaiter } from "./service-v
 
 /** What a kept frame takes beside its payload. */
 const retainedOverheadBytes = 256;
-/** The load in front of a REPLY. */
-const replyLoadBytes = 2;
 /** Of the words with which a caller cancels, this much goes on to the instance. */
 const cancelCharsMax = 200;
 

@@ -159,12 +159,7 @@ export async function dialOperator(address: string, identity: Identity): Promise
     side: "dialer",
     identity,
     limits: defaultSessionLimits,
-    handler: {
-      onOpen: (stream) => {
-        stream.reset(new Uint8Array(0));
-        stream.release();
-      },
-    },
+    handler: {},
   });
 }
 

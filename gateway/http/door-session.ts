@@ -60,12 +60,7 @@ export class DoorSession {
       side: "dialer",
       identity: { role: "client", library: "lever-gateway-http" },
       limits,
-      handler: {
-        onOpen: (stream) => {
-          stream.reset(new Uint8Array(0));
-          stream.release();
-        },
-      },
+      handler: {},
     });
     return this.#session;
   }

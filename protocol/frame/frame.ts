@@ -17,6 +17,9 @@ export const framePayloadBytesMax = 32 * 1024;
  */
 export const frameOverheadBytes = 64;
 
+/** The load of the replying instance, in front of the first fragment of a REPLY; all there is in an ACCEPT. */
+export const replyLoadBytes = 2;
+
 export const FrameType = {
   Hello: 0x01,
   Target: 0x02,

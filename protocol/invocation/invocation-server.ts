@@ -11,7 +11,7 @@ import { DeadlineEntry, type DeadlineWheel } from "../deadline/deadline-wheel.ts
 import { decodeFault, encodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import { MethodError } from "../error/method-error.ts";
-import { Flag, FrameType } from "../frame/frame.ts";
+import { Flag, FrameType, replyLoadBytes } from "../frame/frame.ts";
 import { decodeFields, FieldKey, type RoutingFields, routingFixedBytes } from "../session/routing-header.ts";
 import type { OpenFrame, Session } from "../session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
@@ -44,9 +44,8 @@ export interface InvocationServerOptions {
   now(): number;
 }
 
-/** Two bytes of load in front of a reply or in an ACCEPT: an app leaves them 0, its agent fills them in. */
-const loadBytes = 2;
-const noLoad = new Uint8Array(loadBytes);
+/** An app leaves its load 0; its agent fills it in. */
+const noLoad = new Uint8Array(replyLoadBytes);
 
 export class InvocationServer {
   readonly options: InvocationServerOptions;
@@ -338,8 +337,8 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     this.#leave();
     const stream = this.#stream;
     if (!stream.isClosed) {
-      const item = new Uint8Array(loadBytes + bytes.length);
-      item.set(bytes, loadBytes);
+      const item = new Uint8Array(replyLoadBytes + bytes.length);
+      item.set(bytes, replyLoadBytes);
       stream.send(FrameType.Reply, flags, item);
     }
     stream.release();

@@ -3,7 +3,7 @@
 import { decodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import { MethodError } from "../error/method-error.ts";
-import { Flag } from "../frame/frame.ts";
+import { Flag, replyLoadBytes } from "../frame/frame.ts";
 import type { Session } from "../session/session.ts";
 import { flowCost, type Stream } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
@@ -38,7 +38,7 @@ class OutgoingCall extends OutgoingStream<Encoded> {
   protected override onAnswer(stream: Stream, _type: number, flags: number, payload: Uint8Array): void {
     stream.consume(flowCost(payload));
     if (this.isSettled) return;
-    const fragment = this.#hasReply ? payload : payload.subarray(2);
+    const fragment = this.#hasReply ? payload : payload.subarray(replyLoadBytes);
     this.#hasReply = true;
     if ((flags & Flag.More) !== 0) return this.#gather(fragment);
     const bytes = this.#assembly === undefined ? fragment : this.#assembly.finish(fragment);

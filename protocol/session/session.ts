@@ -57,8 +57,8 @@ export interface OpenFrame {
 export interface SessionHandler {
   /** The peer's HELLO is there. */
   onHello?(hello: Hello): void;
-  /** The peer opens a stream: the handler sets `stream.handler`, or refuses. */
-  onOpen(stream: Stream, open: OpenFrame): void;
+  /** The peer opens a stream: the handler sets `stream.handler`, or refuses. Without it every stream is refused. */
+  onOpen?(stream: Stream, open: OpenFrame): void;
   /** REGISTER, on an app's link only. */
   onRegister?(payload: Uint8Array): void;
   /** The peer takes no more streams; `error` says why. Those it has taken go on. */
@@ -772,7 +772,7 @@ export class Session {
     open.timeoutMs = readU32(payload, 2);
     open.frame = payload;
     open.payloadAt = payloadAt;
-    this.#handler.onOpen(stream, open);
+    this.#handler.onOpen?.(stream, open);
   }
 
   /** Sets `#open.target`, or says why the stream is refused. */
@@ -810,6 +810,9 @@ export class Session {
           : `${target.method} is no streaming method and a channel was opened to it; invoke it`,
         { effect: "none" },
       );
+    }
+    if (this.#handler.onOpen === undefined) {
+      return new LeverError("PROTOCOL_VIOLATION", "this end takes no calls on this session", { effect: "none" });
     }
     this.#open.target = target;
     return undefined;
