@@ -352,8 +352,8 @@ export class Agent implements LinkHost {
   }
 
   #checkFields(frame: Uint8Array, end: number): void {
-    const { hasResource } = scanFields(frame, routingFixedBytes, end);
-    if (hasResource) {
+    const { resource } = scanFields(frame, routingFixedBytes, end);
+    if (resource !== undefined) {
       throw new LeverError(
         "NO_RESOURCES",
         "the call names a resource, and the service holds none; leave it out of the URL",

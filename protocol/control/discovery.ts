@@ -13,6 +13,7 @@
 import { argsBytesDefault, messageBytesDefault, resultBytesDefault } from "../invocation/item-limits.ts";
 import { isCallableName, methodCharsMax } from "../target/lever-url.ts";
 import { FieldReader } from "./field-reader.ts";
+import { leaseMsMax, leaseMsMin } from "./lease.ts";
 import { type Registration, readRegistration } from "./registration.ts";
 
 /** Where the operator's discovery is: `lever://lever-system/operator/discoveryChan`. */
@@ -28,6 +29,10 @@ export const instancesPerMessageMax = 1000;
 export const instancesPerServiceMax = 10_000;
 /** Entries of a policy's methods: one for each that can be registered, and the default. */
 export const policyMethodsMax = 1025;
+export const slotsDefault = 256;
+export const slotsMax = 4096;
+/** Rows in one message. */
+export const slotRowsPerMessageMax = 1000;
 
 export type InstanceState =
   /** Its app has not registered. */
@@ -66,10 +71,47 @@ export interface ServiceLimits {
   readonly channelsPerInstance: number;
 }
 
+/**
+ * What becomes of calls while it is not known who holds their resource: `Wait` until their deadline, `Fail` at once with
+ * effect none, or `Serve` by any instance, which gives up exclusiveness.
+ */
+export type OnUncertain = "Wait" | "Fail" | "Serve";
+/** What becomes of methods that still run when their instance has lost the resource: `Kill` ends the process. */
+export type OnLapse = "Abort" | "Kill";
+
+/** How a service holds resources. */
+export interface OwnershipPolicy {
+  /** 1 to 4,096; never changes. */
+  readonly slots: number;
+  readonly onUncertain: OnUncertain;
+  readonly onLapse: OnLapse;
+  /** As `leaseTimes` takes it. */
+  readonly leaseMs: number;
+  /** A resource that was not called for this long is closed. */
+  readonly idleMs: number;
+}
+
 /** What the service's owner has declared about how it is called. */
 export interface ServicePolicy {
   readonly methods: readonly MethodPolicy[];
   readonly limits: ServiceLimits;
+  /** Undefined: the service holds no resources. */
+  readonly ownership?: OwnershipPolicy;
+}
+
+/** Who holds a slot, as callers need it. */
+export interface SlotRow {
+  readonly slot: number;
+  /** The instance that was granted the slot under `epoch` and has confirmed it; empty while none is known to hold it. */
+  readonly holder: string;
+  /** Of the holder, or of the last one; 0 before the first. */
+  readonly epoch: number;
+  /** The highest epoch that was given out, that of a move which was called off included. */
+  readonly issued: number;
+  /** A move is under way: the holder drains, or will. */
+  readonly isMoving: boolean;
+  /** What comes under a lower epoch is dropped. It rises when an epoch ends without a release. */
+  readonly fence: number;
 }
 
 /** The policy of a service that declares nothing. */
@@ -94,6 +136,8 @@ export interface ServiceTable {
   /** In no particular order, each id once. */
   readonly instances: readonly Instance[];
   readonly policy: ServicePolicy;
+  /** One for each slot, in their order; undefined for a service that holds no resources. */
+  readonly slots?: readonly SlotRow[];
 }
 
 /** Who opens the channel: the only argument. */
@@ -146,7 +190,10 @@ export type AgentMessage =
   | UnregisterMessage
   | DrainingMessage;
 
-/** The full table, or a part of it: parts come in order, numbered from 0, and the last has `more: false`. */
+/**
+ * The full table, or a part of it: parts come in order, numbered from 0, and the last has `more: false`. Its slots are
+ * spread over the parts in their order.
+ */
 export interface TableMessage extends ServiceTable {
   readonly type: "table";
   readonly origin: string;
@@ -166,6 +213,8 @@ export interface DeltaMessage {
   /** Ids; some may be unknown to the receiver. */
   readonly removed: readonly string[];
   readonly policy?: ServicePolicy;
+  /** Rows that have changed. */
+  readonly slots?: readonly SlotRow[];
 }
 
 export type OperatorMessage = TableMessage | DeltaMessage;
@@ -224,6 +273,7 @@ export function decodeOperatorMessage(value: unknown): OperatorMessage | undefin
         exists,
         instances: readInstances(fields, "instances"),
         policy: fields.has("policy") ? readPolicy(fields.map("policy")) : defaultServicePolicy,
+        ...(fields.has("slots") && { slots: readSlotRows(fields) }),
       };
     }
     case "delta":
@@ -238,13 +288,14 @@ export function decodeOperatorMessage(value: unknown): OperatorMessage | undefin
           return id as string;
         }),
         ...(fields.has("policy") && { policy: readPolicy(fields.map("policy")) }),
+        ...(fields.has("slots") && { slots: readSlotRows(fields) }),
       };
     default:
       return undefined;
   }
 }
 
-function readService(fields: FieldReader): { environment: string; service: string } {
+export function readService(fields: FieldReader): { environment: string; service: string } {
   return {
     environment: fields.text("environment", 63, isLabel, labelRule),
     service: fields.text("service", 63, isLabel, labelRule),
@@ -275,6 +326,29 @@ function readInstances(fields: FieldReader, key: string): Instance[] {
   });
 }
 
+function readSlotRows(fields: FieldReader): SlotRow[] {
+  return fields.maps("slots", slotRowsPerMessageMax).map((row) => ({
+    slot: row.integer("slot", 0, slotsMax - 1),
+    holder: row.text("holder", idCharsMax, (text) => text === "" || isId(text), `${idRule}, or nothing`),
+    epoch: row.integer("epoch", 0, epochMax),
+    issued: row.integer("issued", 0, epochMax),
+    isMoving: row.boolean("isMoving"),
+    fence: row.integer("fence", 0, epochMax),
+  }));
+}
+
+function readOwnership(fields: FieldReader): OwnershipPolicy {
+  const oneOf = <Name extends string>(key: string, names: readonly Name[]) =>
+    fields.text(key, 32, (text) => names.some((name) => name === text), names.join(" or ")) as Name;
+  return {
+    slots: fields.integer("slots", 1, slotsMax),
+    onUncertain: oneOf<OnUncertain>("onUncertain", ["Wait", "Fail", "Serve"]),
+    onLapse: oneOf<OnLapse>("onLapse", ["Abort", "Kill"]),
+    leaseMs: fields.integer("leaseMs", leaseMsMin, leaseMsMax),
+    idleMs: fields.integer("idleMs", 1000, Number.MAX_SAFE_INTEGER),
+  };
+}
+
 function readPolicy(fields: FieldReader): ServicePolicy {
   const limits = fields.map("limits");
   const limit = (key: string) => limits.integer(key, 0, Number.MAX_SAFE_INTEGER);
@@ -291,14 +365,17 @@ function readPolicy(fields: FieldReader): ServicePolicy {
       inFlightPerInstance: limit("inFlightPerInstance"),
       channelsPerInstance: limit("channelsPerInstance"),
     },
+    ...(fields.has("ownership") && { ownership: readOwnership(fields.map("ownership")) }),
   };
 }
 
 const typeCharsMax = 64;
-const idCharsMax = 253;
+/** Epochs travel in 48 bits: wall-clock milliseconds fit for 8,900 years. */
+export const epochMax = 2 ** 48 - 1;
+export const idCharsMax = 253;
 const zoneCharsMax = 63;
 /** A host name of 253 characters and a port. */
-const addressCharsMax = 260;
+export const addressCharsMax = 260;
 
 const states: ReadonlySet<string> = new Set<InstanceState>(["Starting", "Serving", "Draining", "Unreachable"]);
 
@@ -306,12 +383,13 @@ const label = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const labelRule = "a DNS label: 1 to 63 of a-z, 0-9 and -";
 const isLabel = (text: string) => label.test(text);
 
+/** An instance's id. */
 const id = /^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/;
-const idRule = "an instance's id: 1 to 253 of a-z, 0-9, - and .";
-const isId = (text: string) => text.length <= idCharsMax && id.test(text);
+export const idRule = "an instance's id: 1 to 253 of a-z, 0-9, - and .";
+export const isId = (text: string) => text.length <= idCharsMax && id.test(text);
 
 const address = /^(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.%a-z]+\]):([1-9][0-9]{0,4})$/;
-const addressRule = "host:port, an IPv6 address in brackets";
+export const addressRule = "host:port, an IPv6 address in brackets";
 
 /** Whether the text is `host:port` with a port from 1 to 65535. */
 export function isAddress(text: string): boolean {

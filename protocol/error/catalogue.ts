@@ -218,6 +218,36 @@ export const catalogue = {
     "The instance is about to stop and takes no new calls.",
     "Repeat: another instance answers.",
   ),
+  MOVED: row(
+    "network", "UNAVAILABLE", 503, "none",
+    "The resource is moving to another instance, or the instance that was asked does not hold it.",
+    "Nothing for calls: the caller's agent waits for the next holder. Open a channel again.",
+  ),
+  RESOURCE_UNAVAILABLE: row(
+    "network", "UNAVAILABLE", 503, "none",
+    "It is not known which instance holds the resource, and the service is not to wait (onUncertain: Fail).",
+    "Repeat later; `lever explain <url>` says why nobody holds it.",
+  ),
+  LEASE_LAPSED: row(
+    "network", "UNAVAILABLE", 503, "unknown",
+    "The instance lost the resource while it had the call: what it answers is not passed on.",
+    "Repeat when effect is none or the method is idempotent, or give calls a token.",
+  ),
+  HOOK_REENTRY: row(
+    "network", "FAILED_PRECONDITION", 409, "none",
+    "A call that began in a hook of a resource would wait for that very resource, or for one that is moving.",
+    "Do not call resources from constructors, hand-over and dispose hooks; use a database there.",
+  ),
+  HOOK_FAILED: row(
+    "network", "UNAVAILABLE", 503, "none",
+    "The resource could not be opened: its constructor threw, or took longer than 5 s.",
+    "Look into the log of the instance.",
+  ),
+  TOKEN_MEMORY_LOST: row(
+    "network", "UNAVAILABLE", 503, "unknown",
+    "The call's token is older than what the instance remembers: it may have run before a crash.",
+    "Look up the outcome where the method stores it, under the token; or repeat with a new token.",
+  ),
   OVERLOADED: row(
     "network", "RESOURCE_EXHAUSTED", 503, "none",
     "A limit on calls, channels, held bytes or streams was reached.",

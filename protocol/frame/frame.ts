@@ -34,6 +34,8 @@ export const FrameType = {
   Ping: 0x0b,
   GoAway: 0x0c,
   Register: 0x0d,
+  /** Whoever does not know it skips it, and gets the channel's end a little later. */
+  Move: 0x8e,
 } as const;
 
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
@@ -52,6 +54,8 @@ export const Flag = {
   Error: 0x04,
   /** REPLY, END: the item is a fault: an error that Lever raises, in its place behind what was sent before it. */
   Fault: 0x08,
+  /** MESSAGE, its first fragment: the item begins with a cursor (u8 length, then UTF-8) before the message itself. */
+  Cursor: 0x10,
   /** PING: the answer to one. */
   Ack: 0x01,
 } as const;

@@ -22,6 +22,10 @@ export const FieldKey = {
   Resource: 0x02,
   /** Idempotency token, 1 to 128 bytes of UTF-8. */
   Token: 0x03,
+  /** The epoch of the resource's slot as the caller's agent knows it, u48; written by agents only. 0: not known. */
+  Epoch: 0x04,
+  /** On an app's link only: the stream (u32) of the invocation within which the app makes this call. */
+  Parent: 0x05,
   /** W3C `traceparent`, as text. */
   TraceParent: 0x84,
   /** W3C `tracestate`, as text. */
@@ -30,6 +34,12 @@ export const FieldKey = {
   Caller: 0x86,
   /** Metadata: a MessagePack map of strings. */
   Metadata: 0x87,
+  /** The call was made by a method or a hook of a resource: `call-chain.ts`; written by agents only. */
+  Chain: 0x88,
+  /** A channel that is opened again: the cursor of the last message that its caller received, 1 to 255 bytes of UTF-8. */
+  Cursor: 0x89,
+  /** When the token was made, wall-clock ms, u48. */
+  TokenTime: 0x8a,
 } as const;
 
 /** Who calls, as the callee's side knows it: never taken from what the calling app says. */
@@ -49,7 +59,17 @@ export interface RoutingFields {
   tracestate?: string;
   caller?: Caller;
   metadata?: Readonly<Record<string, string>>;
+  epoch?: number;
+  /** The id of a stream, or `parentIsHook`. */
+  parent?: number;
+  chain?: Uint8Array;
+  cursor?: string;
+  tokenTime?: number;
 }
+
+/** As `parent`: the call is made by a hook of a resource (its construction, hand-over or disposal), by no invocation. */
+export const parentIsHook = 0xffffffff;
+export const cursorBytesMax = 255;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true });
@@ -65,6 +85,11 @@ export function encodeFields(fields: RoutingFields): Uint8Array {
   if (fields.tracestate !== undefined) parts.push([FieldKey.TraceState, encoder.encode(fields.tracestate)]);
   if (fields.caller !== undefined) parts.push([FieldKey.Caller, encodeValue(fields.caller, "caller")]);
   if (fields.metadata !== undefined) parts.push([FieldKey.Metadata, encodeValue(fields.metadata, "metadata")]);
+  if (fields.epoch !== undefined) parts.push([FieldKey.Epoch, encodeInteger(fields.epoch, 6)]);
+  if (fields.parent !== undefined) parts.push([FieldKey.Parent, encodeInteger(fields.parent, 4)]);
+  if (fields.chain !== undefined) parts.push([FieldKey.Chain, fields.chain]);
+  if (fields.cursor !== undefined) parts.push([FieldKey.Cursor, encoder.encode(fields.cursor)]);
+  if (fields.tokenTime !== undefined) parts.push([FieldKey.TokenTime, encodeInteger(fields.tokenTime, 6)]);
   if (parts.length === 0) return none;
   let length = 0;
   for (const [, bytes] of parts) length += 3 + bytes.length;
@@ -105,7 +130,7 @@ export function decodeFields(bytes: Uint8Array): RoutingFields {
         fields.target = text(value, "target");
         break;
       case FieldKey.Resource:
-        fields.resource = text(value, "resource", 1024);
+        fields.resource = text(value, "resource", resourceBytesMax);
         break;
       case FieldKey.Token:
         fields.token = text(value, "token", tokenBytesMax);
@@ -127,6 +152,21 @@ export function decodeFields(bytes: Uint8Array): RoutingFields {
         fields.metadata = metadata as Record<string, string>;
         break;
       }
+      case FieldKey.Epoch:
+        fields.epoch = integer(value, 6, "epoch");
+        break;
+      case FieldKey.Parent:
+        fields.parent = integer(value, 4, "parent");
+        break;
+      case FieldKey.Chain:
+        fields.chain = value;
+        break;
+      case FieldKey.Cursor:
+        fields.cursor = text(value, "cursor", cursorBytesMax);
+        break;
+      case FieldKey.TokenTime:
+        fields.tokenTime = integer(value, 6, "tokenTime");
+        break;
       default:
         if ((key & optionalFieldBit) === 0) throw unknownField(key);
     }
@@ -134,29 +174,61 @@ export function decodeFields(bytes: Uint8Array): RoutingFields {
   return fields;
 }
 
+/** What a relay has to know of the fields in an OPEN frame. Bytes are views of the frame. */
+export interface ScannedFields {
+  /** UTF-8, 1 to 1,024 bytes: that it is, is checked by who decodes it. */
+  readonly resource: Uint8Array | undefined;
+  readonly hasToken: boolean;
+  readonly epoch: number | undefined;
+  readonly parent: number | undefined;
+  readonly chain: Uint8Array | undefined;
+}
+
 /**
- * What a relay has to know of the fields in an OPEN frame, without decoding them. Throws PROTOCOL_VIOLATION, or
+ * What a relay has to know of the fields in an OPEN frame, without decoding the others. Throws PROTOCOL_VIOLATION, or
  * VERSION_UNSUPPORTED at an unknown critical field.
  */
-export function scanFields(frame: Uint8Array, from: number, to: number): { hasResource: boolean; hasToken: boolean } {
+export function scanFields(frame: Uint8Array, from: number, to: number): ScannedFields {
   let at = from;
-  let hasResource = false;
+  let resource: Uint8Array | undefined;
   let hasToken = false;
+  let epoch: number | undefined;
+  let parent: number | undefined;
+  let chain: Uint8Array | undefined;
   while (at < to) {
     const key = frame[at] as number;
     const next = at + 3 + (((frame[at + 1] ?? 0) << 8) | (frame[at + 2] ?? 0));
     if (next > to) throw violation(`field 0x${key.toString(16)} is longer than the header`);
-    if (key === FieldKey.Resource) hasResource = true;
-    else if (key === FieldKey.Token) hasToken = true;
-    else if ((key & optionalFieldBit) === 0 && key !== FieldKey.Target) throw unknownField(key);
+    switch (key) {
+      case FieldKey.Resource:
+        resource = frame.subarray(at + 3, next);
+        if (resource.length === 0 || resource.length > resourceBytesMax) {
+          throw violation(`the field resource has ${resource.length} bytes, expected 1 to ${resourceBytesMax}`);
+        }
+        break;
+      case FieldKey.Token:
+        hasToken = true;
+        break;
+      case FieldKey.Epoch:
+        epoch = integer(frame.subarray(at + 3, next), 6, "epoch");
+        break;
+      case FieldKey.Parent:
+        parent = integer(frame.subarray(at + 3, next), 4, "parent");
+        break;
+      case FieldKey.Chain:
+        chain = frame.subarray(at + 3, next);
+        break;
+      default:
+        if ((key & optionalFieldBit) === 0 && key !== FieldKey.Target) throw unknownField(key);
+    }
     at = next;
   }
-  return { hasResource, hasToken };
+  return { resource, hasToken, epoch, parent, chain };
 }
 
 /**
  * An OPEN frame (fixed part, fields, fragment) with `field`, of this key, as its first field, in place of those of the
- * same key. Throws HEADER_TOO_LARGE above 16 KiB of fields.
+ * same key; without them if `field` is empty. Throws HEADER_TOO_LARGE above 16 KiB of fields.
  */
 export function withField(frame: Uint8Array, key: number, field: Uint8Array): Uint8Array {
   const fieldsEnd = routingFixedBytes + (((frame[6] as number) << 8) | (frame[7] as number));
@@ -204,6 +276,32 @@ function tooLarge(length: number): LeverError {
 }
 
 export const tokenBytesMax = 128;
+export const resourceBytesMax = 1024;
+
+/** A field that holds a whole number, as `withField` takes it. */
+export function integerField(key: number, value: number, bytes: 4 | 6): Uint8Array {
+  const field = new Uint8Array(3 + bytes);
+  field[0] = key;
+  field[2] = bytes;
+  field.set(encodeInteger(value, bytes), 3);
+  return field;
+}
+
+function encodeInteger(value: number, bytes: 4 | 6): Uint8Array {
+  if (!Number.isSafeInteger(value) || value < 0 || value >= 2 ** (8 * bytes)) {
+    throw new LeverError("INTERNAL", `a routing field is ${value}, expected a whole number of ${bytes} bytes`);
+  }
+  const out = new Uint8Array(bytes);
+  for (let at = bytes - 1, left = value; at >= 0; at--, left = Math.floor(left / 256)) out[at] = left % 256;
+  return out;
+}
+
+function integer(bytes: Uint8Array, length: number, name: string): number {
+  if (bytes.length !== length) throw violation(`the field ${name} has ${bytes.length} bytes, expected ${length}`);
+  let value = 0;
+  for (const byte of bytes) value = value * 256 + byte;
+  return value;
+}
 
 function callerOf(caller: Record<string, unknown>): Caller {
   for (const key of ["environment", "service", "instance"]) {

@@ -24,6 +24,7 @@ import {
 } from "../frame/frame.ts";
 import { Target } from "../target/target.ts";
 import type { Transport } from "../transport/transport.ts";
+import type { Gate } from "./gate.ts";
 import { decodeHello, encodeHello, type Hello, type Identity } from "./hello.ts";
 import {
   controlBacklogBytesMax,
@@ -137,6 +138,8 @@ export class Session {
   /** Streams with frames to send, in turns; calls apart from channels, whose credit is not the same. */
   readonly #readyCalls = new ReadyList();
   readonly #readyChannels = new ReadyList();
+  /** The gates that let pass what lies in the next write. */
+  readonly #passed = new Set<Gate>();
   #isSaturated = false;
   #isFlushScheduled = false;
   #isPumping = false;
@@ -239,6 +242,7 @@ export class Session {
     fields: Uint8Array,
     payload: Uint8Array,
     handler: StreamHandler,
+    gate?: Gate,
   ): Stream {
     const fieldsEnd = routingFixedBytes + fields.length;
     const room = framePayloadBytesMax / 2;
@@ -250,17 +254,18 @@ export class Session {
     if (fields.length > 0) frame.set(fields, routingFixedBytes);
     if (firstBytes === payload.length) {
       frame.set(payload, fieldsEnd);
-      return this.openFrame(target, flags, frame, handler);
+      return this.openFrame(target, flags, frame, handler, undefined, 0, gate);
     }
     frame.set(payload.subarray(0, firstBytes), fieldsEnd);
-    const stream = this.openFrame(target, flags | Flag.More, frame, handler);
+    const stream = this.openFrame(target, flags | Flag.More, frame, handler, undefined, 0, gate);
     stream.send(FrameType.Open, flags, payload.subarray(firstBytes));
     return stream;
   }
 
   /**
    * Opens a stream with a first OPEN frame as it came in elsewhere: fixed part, fields, first fragment. The target's
-   * number is written into it; the caller has written the time left (`writeTimeout`). `source` as in `Stream.send`.
+   * number is written into it; the caller has written the time left (`writeTimeout`). `source` as in `Stream.send`,
+   * `gate` as of `Stream`.
    */
   openFrame(
     target: Target,
@@ -269,6 +274,7 @@ export class Session {
     handler: StreamHandler,
     source?: Stream,
     sourceCost = 0,
+    gate?: Gate,
   ): Stream {
     if (!this.isAvailable) {
       throw new LeverError("CONNECTION_LOST", `the session with ${this.peerName} takes no more streams`, {
@@ -289,6 +295,7 @@ export class Session {
     first[0] = number >>> 8;
     first[1] = number;
     const stream = new Stream(this, this.#nextId, flags & ~Flag.More, true, handler);
+    stream.gate = gate;
     this.#nextId += 2;
     this.#localOpen++;
     this.#streams.set(stream.id, stream);
@@ -429,6 +436,7 @@ export class Session {
 
   /** Lays a flow-controlled frame into the next write; there is credit for it. */
   transmit(stream: Stream, type: number, flags: number, payload: Uint8Array): void {
+    if (stream.gate !== undefined && !this.#mayPass(stream, stream.gate)) return;
     const cost = flowCost(payload);
     stream.sendWindow -= cost;
     this.#sendWindow -= cost;
@@ -449,6 +457,7 @@ export class Session {
   sendStreamControl(stream: Stream, type: number, payload: Uint8Array): void {
     if (stream.isClosed) return;
     if (type === FrameType.Accept) {
+      if (stream.gate !== undefined && !this.#mayPass(stream, stream.gate)) return;
       stream.outPhase = Phase.Flowing;
       if (stream.inPhase === Phase.Waiting) stream.inPhase = Phase.Flowing;
       this.#control(type, 0, stream.id, payload);
@@ -458,6 +467,32 @@ export class Session {
     this.#remove(stream);
     // The peer does not know of a stream whose OPEN never left.
     if (wasSeen) this.#control(type, 0, stream.id, payload);
+  }
+
+  /** MOVE: the channel that the peer opened is to be opened again elsewhere. Neither flow-controlled nor an end. */
+  sendMove(stream: Stream): void {
+    if (stream.isClosed || stream.isLocal || stream.outPhase !== Phase.Flowing) return;
+    this.#control(FrameType.Move, 0, stream.id, none);
+  }
+
+  /**
+   * Asks the gate of a stream that is about to send. If it is shut the stream ends here and at the peer, which learns
+   * nothing but that.
+   */
+  #mayPass(stream: Stream, gate: Gate): boolean {
+    // What let a frame of this write pass is asked again before it leaves.
+    if (this.#passed.has(gate)) return true;
+    if (gate.isOpen) {
+      this.#passed.add(gate);
+      return true;
+    }
+    const error = new LeverError("LEASE_LAPSED", "the instance has lost the resource; what it says is not passed on", {
+      effect: stream.isLocal && !stream.hasLeft ? "none" : "unknown",
+    });
+    stream.reset(encodeFault(error));
+    // Whoever sends is in the middle of it.
+    this.#clock.defer(() => stream.handler.onLost(stream, error));
+    return false;
   }
 
   markReady(stream: Stream): void {
@@ -547,6 +582,18 @@ export class Session {
     this.#isFlushScheduled = false;
     const batch = this.#encoder.take();
     if (batch === undefined || this.#isTransportClosed) return;
+    if (this.#passed.size > 0) {
+      // The process may have been stopped between then and now: what lies in this batch must not leave, and what lies
+      // before and behind it in the stream of bytes cannot leave without it.
+      for (const gate of this.#passed) {
+        if (gate.isOpen) continue;
+        this.#passed.clear();
+        const error = new LeverError("LEASE_LAPSED", `a lease ended while frames for ${this.peerName} were to be sent`);
+        this.#clock.defer(() => this.destroy(error));
+        return;
+      }
+      this.#passed.clear();
+    }
     this.counters.bytesOut += batch.bytes;
     this.counters.writes++;
     this.#transport.write(batch.chunks, batch.recycle);
@@ -643,6 +690,7 @@ export class Session {
       case FrameType.Accept:
       case FrameType.Refuse:
       case FrameType.Reset:
+      case FrameType.Move:
         return this.#onStreamFrame(type, flags, streamId, payload);
       case FrameType.Window:
         return this.#onWindow(streamId, payload);
@@ -887,6 +935,11 @@ export class Session {
       case FrameType.Refuse:
         if (!stream.isLocal || stream.inPhase !== Phase.Opening) this.#outOfPlace(stream, type);
         ends = true;
+        break;
+      case FrameType.Move:
+        if (!stream.isLocal || !stream.isChannel) this.#outOfPlace(stream, type);
+        // The method has ended its direction meanwhile, or never entered: there is nothing to move.
+        if (stream.inPhase !== Phase.Flowing) return;
         break;
       default:
         ends = true;

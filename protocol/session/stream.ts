@@ -9,19 +9,20 @@
 import type { LeverError } from "../error/lever-error.ts";
 import { Flag, FrameType, frameOverheadBytes, framePayloadBytesMax } from "../frame/frame.ts";
 import { keptPayload } from "../frame/kept-payload.ts";
+import type { Gate } from "./gate.ts";
 import type { Session } from "./session.ts";
 
 /** Who deals with a stream's frames. Callbacks never throw. */
 export interface StreamHandler {
   /**
-   * A frame after the first OPEN: a further fragment of OPEN, or ACCEPT, REFUSE, REPLY, MESSAGE, END, RESET.
+   * A frame after the first OPEN: a further fragment of OPEN, or ACCEPT, REFUSE, REPLY, MESSAGE, END, RESET, MOVE.
    * The rules of the stream have been checked. Flow-controlled frames must be given back by `stream.consume`.
    */
   onFrame(stream: Stream, type: number, flags: number, payload: Uint8Array): void;
   /** What was queued has left, the stream's last frame perhaps, or there is credit again. */
   onWritable(stream: Stream): void;
   /**
-   * The session ended, or the peer's GOAWAY excluded the stream, before the stream's own end. The last callback.
+   * The session ended, the peer's GOAWAY excluded the stream, or its gate shut, before its own end. The last callback.
    * The error's effect is `none` only if the far side cannot have seen the stream, or says that it has not taken it.
    */
   onLost(stream: Stream, error: LeverError): void;
@@ -80,6 +81,9 @@ export class Stream {
   isHeld = false;
   /** Stands in the session's list of streams with frames to send. */
   isReady = false;
+
+  /** Asked before each flow-controlled frame and ACCEPT leaves. */
+  gate: Gate | undefined;
 
   #queue: QueuedFrame[] = [];
   #queueAt = 0;
@@ -165,6 +169,11 @@ export class Stream {
   /** REFUSE: the method has not run. Ends the stream. */
   refuse(fault: Uint8Array): void {
     this.session.sendStreamControl(this, FrameType.Refuse, fault);
+  }
+
+  /** MOVE: tells the channel's caller to end its direction, to read to this end's, and to open the channel again. */
+  move(): void {
+    this.session.sendMove(this);
   }
 
   /** RESET: ends both directions at once; what is queued is dropped. */

@@ -62,6 +62,13 @@ const verdicts: Record<Reason, Verdict> = {
   AGENT_UNREACHABLE: "none",
   DISCOVERY_UNAVAILABLE: "none",
   DRAINING: "refused",
+  // Of a resource, not of the instance.
+  MOVED: "none",
+  RESOURCE_UNAVAILABLE: "none",
+  LEASE_LAPSED: "none",
+  HOOK_REENTRY: "none",
+  HOOK_FAILED: "none",
+  TOKEN_MEMORY_LOST: "none",
   OVERLOADED: "refused",
   APP_GONE: "failed",
   CHANNEL_TIME_LIMIT: "none",
