@@ -35,6 +35,10 @@ export const handOverKeepMs = 10_000;
 export const resourceStateBytesMax = 1024 * 1024;
 export const handOverBytesMax = 64 * 1024 * 1024;
 
+/** What methods have to come to an end between their abort and the gate, and a process to die. */
+const abortedForMs = 4300;
+const killedForMs = 1300;
+
 export interface LeaseTimes {
   readonly leaseMs: number;
   /** From the lease's start on the holder's clock: nothing is admitted any more, and methods are aborted. */
@@ -53,12 +57,8 @@ export function leaseTimes(leaseMs: number): LeaseTimes {
       `the lease is ${leaseMs} ms, expected a whole number from ${leaseMsMin} to ${leaseMsMax}`,
     );
   }
-  return {
-    leaseMs,
-    admitMs: leaseMs - 5000,
-    killMs: leaseMs - 2000,
-    gateMs: Math.floor(((leaseMs - leaseGapMs) * (1 - clockRateError)) / 100) * 100,
-  };
+  const gateMs = Math.floor(((leaseMs - leaseGapMs) * (1 - clockRateError)) / 100) * 100;
+  return { leaseMs, admitMs: gateMs - abortedForMs, killMs: gateMs - killedForMs, gateMs };
 }
 
 /**

@@ -40,7 +40,8 @@ function said(kind: string, payload: Uint8Array): unknown {
       return { number: view.readUInt16BE(0), text: Target.parse(view.subarray(2).toString("latin1")).text };
     case "open": {
       const end = routingFixedBytes + view.readUInt16BE(6);
-      const fields = decodeFields(payload.subarray(routingFixedBytes, end));
+      const { chain, ...rest } = decodeFields(payload.subarray(routingFixedBytes, end));
+      const fields = { ...rest, ...(chain !== undefined && { chain: hexOf(chain) }) };
       return {
         target: view.readUInt16BE(0),
         timeoutMs: view.readUInt32BE(2),
@@ -93,8 +94,10 @@ describe("valid", () => {
     let compared = 0;
     for (const { frames } of cases) {
       for (const { payload, says } of frames) {
-        const fields = says?.open?.fields as RoutingFields | undefined;
-        if (fields === undefined) continue;
+        const written = says?.open?.fields as (RoutingFields & { chain?: string }) | undefined;
+        if (written === undefined) continue;
+        const { chain, ...rest } = written;
+        const fields: RoutingFields = { ...rest, ...(chain !== undefined && { chain: bytesOf(chain) }) };
         const bytes = bytesOf(payload);
         const end = routingFixedBytes + Buffer.from(bytes).readUInt16BE(6);
         const encoded = encodeFields(fields);

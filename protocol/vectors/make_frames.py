@@ -12,8 +12,8 @@ import struct
 import msgpack
 
 HELLO, TARGET, OPEN, ACCEPT, REFUSE, REPLY, MESSAGE = 1, 2, 3, 4, 5, 6, 7
-END, RESET, WINDOW, PING, GOAWAY, REGISTER = 8, 9, 10, 11, 12, 13
-MORE, BYTES, CHANNEL, ERROR, FAULT, ACK = 1, 2, 4, 4, 8, 1
+END, RESET, WINDOW, PING, GOAWAY, REGISTER, MOVE = 8, 9, 10, 11, 12, 13, 0x8E
+MORE, BYTES, CHANNEL, ERROR, FAULT, CURSOR, ACK = 1, 2, 4, 4, 8, 16, 1
 
 
 def value(v):
@@ -129,6 +129,14 @@ case(
          "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b",
          "caller": {"environment": "dev", "service": "web", "outside": False}, "metadata": {"k": "v", "__proto__": "p"}}}}),
 )
+u48 = lambda n: struct.pack(">Q", n)[2:]
+case(
+    "OPEN of a resource as agents send it, and as an app does",
+    (OPEN, 0, 1, header(target=1, fields=field(2, b"room-7") + field(4, u48(1764000000123)) + field(0x88, b"\x00") + field(0x8A, u48(2**48 - 1))),
+     {"open": {"target": 1, "timeoutMs": 0, "fields": {"resource": "room-7", "epoch": 1764000000123, "chain": "00", "tokenTime": 2**48 - 1}, "args": ""}}),
+    (OPEN, CHANNEL, 3, header(target=1, fields=field(2, b"room-7") + field(5, struct.pack(">I", 0xFFFFFFFE)) + field(0x89, "17\u00e4".encode())),
+     {"open": {"target": 1, "timeoutMs": 0, "fields": {"resource": "room-7", "parent": 0xFFFFFFFE, "cursor": "17\u00e4"}, "args": ""}}),
+)
 case(
     "OPEN with a field that may be skipped",
     (OPEN, 0, 1, header(target=1, fields=field(0xF0, b"later") + field(2, b"r")) + args,
@@ -174,6 +182,8 @@ case(
     (MESSAGE, BYTES, 1, b"\x00\xff", None),
     (MESSAGE, BYTES | MORE, 1, b"\x01", None),
     (MESSAGE, BYTES, 1, b"\x02", None),
+    (MESSAGE, CURSOR, 1, b"\x0217" + value("with a cursor"), None),
+    (MOVE, 0, 1, b"", None),
     (END, 0, 1, b"", None),
     (END, ERROR, 3, value(1), None),
     (END, ERROR | BYTES, 5, b"\x01", None),
@@ -241,6 +251,14 @@ bad("unknown types with the high bit are skipped", frame(0x80) + frame(0xFF, 255
 bad("unknown flags are ignored", frame(PING, 0xFE, payload=bytes(8)) + frame(OPEN, 0xF8, 1, inline(CALL) + args), "nothing", None)
 for kind, name, payload in ((TARGET, "TARGET", b"\x00\x01" + CALL.encode()), (PING, "PING", bytes(8)), (GOAWAY, "GOAWAY", bytes(4) + a_fault)):
     bad(f"{name} on a stream", frame(kind, 0, 1, payload), "session", V)
+
+# MOVE
+bad("MOVE on a call", frame(MOVE, 0, 1), "session", V, receiver="dialer", opened=[CALL], role="agent")
+bad("MOVE from the opener", frame(OPEN, CHANNEL, 1, inline(TALK) + value([])) + frame(MOVE, 0, 1), "session", V)
+bad("MOVE on a stream that was never opened", frame(MOVE, 0, 1), "session", V)
+bad("MOVE on stream 0", frame(MOVE), "session", V)
+bad("MOVE before ACCEPT is ignored", frame(MOVE, 0, 1), "nothing", None, receiver="dialer", opened=[TALK], role="agent")
+bad("MOVE after END is ignored", frame(ACCEPT, 0, 1, b"\0\0") + frame(END, 0, 1) + frame(MOVE, 0, 1, b"more"), "nothing", None, receiver="dialer", opened=[TALK], role="agent")
 
 # HELLO
 bad("a frame before HELLO", ping + hello_frame(), "session", V, start=False)
