@@ -56,8 +56,9 @@ function structural(schema: FieldSchema): StructuralSchema {
   } else if (schema.additionalProperties) {
     result["additionalProperties"] = structural(schema.additionalProperties);
   }
-  if (schema.rules !== undefined) {
-    result["x-kubernetes-validations"] = schema.rules.map((rule) => ({
+  const rules = [...(schema.rules ?? []), ...(schema.changeRules ?? []).map((rule) => ({ ...rule, path: [] }))];
+  if (rules.length > 0) {
+    result["x-kubernetes-validations"] = rules.map((rule) => ({
       rule: rule.cel,
       message: `expected ${rule.message}. ${rule.remedy}`,
       ...(rule.path.length > 0 ? { fieldPath: `.${rule.path.join(".")}` } : {}),

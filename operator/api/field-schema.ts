@@ -41,6 +41,8 @@ export interface FieldSchema {
   readonly anyOf?: readonly FieldSchema[];
   readonly listMapKey?: string;
   readonly rules?: readonly RuleText[];
+  /** Without `path`: they are about the field itself. */
+  readonly changeRules?: readonly Omit<RuleText, "path">[];
 }
 
 export type FieldPath = readonly (string | number)[];

@@ -84,7 +84,6 @@ export const invalidManifests: readonly InvalidManifest[] = [
   inSpec("app-container-exists", "spec.appContainer", "appContainer: «chat"),
   inSpec("unknown-field", "spec.replica", "«replica: 3"),
   inSpec("unknown-field", "spec.scaling", "«scaling: { min: 0, max: 20 }"),
-  inSpec("unknown-field", "spec.ownership", "«ownership: { slots: 256 }"),
 
   whole("field-required", "spec.template", `${head}metadata: { name: chat }\nspec: «{}\n`),
   whole("field-type", "spec.template", `${head}metadata: { name: chat }\nspec: { template: «app }\n`),
@@ -213,6 +212,22 @@ export const invalidManifests: readonly InvalidManifest[] = [
     ];
   }),
 
+  inSpec("field-type", "spec.ownership", "ownership: «true"),
+  inSpec("unknown-field", "spec.ownership.slot", "ownership: { «slot: 256 }"),
+  inSpec("field-value", "spec.ownership.slots", "ownership: { slots: «0 }"),
+  inSpec("field-value", "spec.ownership.slots", "ownership: { slots: «4097 }"),
+  inSpec("field-type", "spec.ownership.slots", "ownership: { slots: «2.5 }"),
+  inSpec("field-type", "spec.ownership.slots", 'ownership: { slots: «"256" }'),
+  inSpec("field-value", "spec.ownership.onUncertain", "ownership: { onUncertain: «wait }"),
+  inSpec("field-value", "spec.ownership.onUncertain", "ownership: { onUncertain: «Abort }"),
+  inSpec("field-value", "spec.ownership.onLapse", "ownership: { onLapse: «Wait }"),
+  inSpec("field-value", "spec.ownership.leaseSeconds", "ownership: { leaseSeconds: «14 }"),
+  inSpec("field-value", "spec.ownership.leaseSeconds", "ownership: { leaseSeconds: «301 }"),
+  inSpec("field-type", "spec.ownership.leaseSeconds", "ownership: { leaseSeconds: «15s }"),
+  inSpec("field-value", "spec.ownership.idleSeconds", "ownership: { idleSeconds: «0 }"),
+  inSpec("field-value", "spec.ownership.idleSeconds", "ownership: { idleSeconds: «604801 }"),
+  inSpec("field-type", "spec.ownership.idleSeconds", "ownership: { idleSeconds: «never }"),
+
   inSpec("field-type", "spec.methods", "methods: «{ history: { idempotent: true } }"),
   inSpec(
     "field-value",
@@ -267,4 +282,20 @@ export const invalidManifests: readonly InvalidManifest[] = [
   inSpec("field-value", "spec.limits.channelsPerInstance", "limits: { channelsPerInstance: «0 }"),
   inSpec("field-value", "spec.limits.channelsPerInstance", "limits: { channelsPerInstance: «10001 }"),
   inSpec("field-type", "spec.limits.channelsPerInstance", "limits: { channelsPerInstance: «true }"),
+];
+
+/** Two manifests of one service, each valid; `«` as above, in the second, which is refused where the first is there. */
+export interface InvalidChange extends InvalidManifest {
+  readonly before: string;
+}
+
+const change = (rule: string, path: string, before: string, after: string): InvalidChange => ({
+  ...inSpec(rule, path, after),
+  before: inSpec(rule, path, `«${before}`).text,
+});
+
+export const invalidChanges: readonly InvalidChange[] = [
+  change("slots-unchanged", "spec.ownership.slots", "ownership: { slots: 256 }", "ownership: { slots: «257 }"),
+  change("slots-unchanged", "spec.ownership.slots", "ownership: {}", "ownership: { slots: «255 }"),
+  change("slots-unchanged", "spec.ownership.slots", "ownership: { slots: 16 }", "ownership: «{}"),
 ];

@@ -41,6 +41,7 @@ spec:
   methods:
     - { name: "*", timeoutMilliseconds: 30000 }
     - { name: history, idempotent: true }
+  ownership: { slots: 16, onUncertain: Serve, onLapse: Kill, leaseSeconds: 20, idleSeconds: 60 }
   limits: { argsBytes: 1Mi, resultBytes: 524288, messageBytes: 16Mi, inFlightPerInstance: 1000 }
 ---
 apiVersion: v1

@@ -93,6 +93,12 @@ describe("a valid manifest", () => {
     ["the smallest limits", "limits: { argsBytes: 1Ki, resultBytes: 1024, messageBytes: 1Ki, inFlightPerInstance: 1 }"],
     ["the largest limits", "limits: { argsBytes: 16Mi, resultBytes: 16777216, messageBytes: 64Mi }"],
     ["the most calls and channels", "limits: { inFlightPerInstance: 5000, channelsPerInstance: 10000 }"],
+    [
+      "the least ownership",
+      "ownership: { slots: 1, onUncertain: Fail, onLapse: Kill, leaseSeconds: 15, idleSeconds: 1 }",
+    ],
+    ["the most ownership", "ownership: { slots: 4096, onUncertain: Serve, leaseSeconds: 300, idleSeconds: 604800 }"],
+    ["ownership as it comes", "ownership: {}"],
     ["a field without a value", "replicas:\n  limits:\n  methods:"],
     ["a method's name of any kind", "methods: [{ name: joinChan }, { name: $a_1 }, { name: '*' }]"],
   ])("%s", (_, fields) => {

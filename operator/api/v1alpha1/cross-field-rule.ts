@@ -20,6 +20,26 @@ export interface CrossFieldRule<Value> {
   readonly remedy: string;
 }
 
+/** A rule about what a field's value may become, once the object is there. It is asked where there is a value before. */
+export interface ChangeRule<Value> {
+  readonly name: string;
+  readonly holds: (value: Value, before: Value) => boolean;
+  /** The same in CEL, over `self` and `oldSelf`. */
+  readonly cel: string;
+  /** What was expected, as `expected …` goes on; ends without a full stop. */
+  readonly message: string;
+  /** What to do, a sentence. */
+  readonly remedy: string;
+}
+
+/** `schema` with the rules as metadata for the CRD; `manifest-change.ts` asks the same ones. */
+export function withChangeRules<Schema extends z.ZodType>(
+  schema: Schema,
+  changeRules: readonly ChangeRule<z.output<Schema>>[],
+): Schema {
+  return schema.meta({ changeRules });
+}
+
 /** `schema` with the rules as refinements, and as metadata for the CRD and for whoever lists the rules. */
 export function withRules<Schema extends z.ZodType>(
   schema: Schema,

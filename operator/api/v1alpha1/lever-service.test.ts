@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { appContainerOf, type LeverService, leverServiceSchema, methodPolicies } from "./lever-service.ts";
+import {
+  appContainerOf,
+  type LeverService,
+  leverServiceSchema,
+  methodPolicies,
+  servicePolicy,
+} from "./lever-service.ts";
 
 function service(spec: object, containers: object[] = [{ name: "app" }]): LeverService {
   return leverServiceSchema.parse({
@@ -38,4 +44,23 @@ test('what an entry leaves out comes from "*", wherever that stands', () => {
 test("the app's container is the named one, else the only one", () => {
   expect(appContainerOf(service({})).name).toBe("app");
   expect(appContainerOf(service({ appContainer: "b" }, [{ name: "a" }, { name: "b" }])).name).toBe("b");
+});
+
+test("a policy says how resources are held, if the service holds any", () => {
+  expect(servicePolicy(service({}))).not.toHaveProperty("ownership");
+  expect(servicePolicy(service({ ownership: {} })).ownership).toEqual({
+    slots: 256,
+    onUncertain: "Wait",
+    onLapse: "Abort",
+    leaseMs: 15_000,
+    idleMs: 180_000,
+  });
+  const ownership = { slots: 7, onUncertain: "Serve", onLapse: "Kill", leaseSeconds: 60, idleSeconds: 1 };
+  expect(servicePolicy(service({ ownership })).ownership).toEqual({
+    slots: 7,
+    onUncertain: "Serve",
+    onLapse: "Kill",
+    leaseMs: 60_000,
+    idleMs: 1000,
+  });
 });

@@ -5,9 +5,16 @@
  * when what it asks for works. Fields of the pod template that Lever does not read are kept as they are.
  */
 
+import {
+  type OwnershipPolicy,
+  type ServicePolicy,
+  slotsDefault,
+  slotsMax,
+} from "@leveros/protocol/control/discovery.ts";
+import { leaseMsDefault, leaseMsMax, leaseMsMin } from "@leveros/protocol/control/lease.ts";
 import * as z from "zod";
 import { byteQuantityPattern, formatBytes, quantityBytes } from "../quantity.ts";
-import { type CrossFieldRule, listMap, withRules } from "./cross-field-rule.ts";
+import { type ChangeRule, type CrossFieldRule, listMap, withChangeRules, withRules } from "./cross-field-rule.ts";
 
 export const apiGroup = "leveros.dev";
 export const apiVersion = `${apiGroup}/v1alpha1`;
@@ -26,6 +33,9 @@ export const envVariablesMax = 1000;
 export const methodsMax = 1000;
 export const timeoutMillisecondsMax = 3_600_000;
 export const timeoutMillisecondsDefault = 30_000;
+export const idleSecondsDefault = 180;
+/** A week. */
+export const idleSecondsMax = 604_800;
 
 /** The entry of `spec.methods` for every method that has no entry of its own. */
 export const defaultMethodName = "*";
@@ -247,6 +257,56 @@ const limits = withRules(
   })),
 );
 
+/** Resources would lie in other slots, and two instances could hold the same one. */
+const slotsUnchanged: ChangeRule<number> = {
+  name: "slots-unchanged",
+  holds: (value, before) => value === before,
+  cel: "self == oldSelf",
+  message: "the number of slots that the service has already, which never changes",
+  remedy: "Take the change back; for another number, remove the service and create it again.",
+};
+
+/** The rules that a change of a service must keep, with the fields that they are about. */
+export const serviceChangeRules: readonly { readonly path: readonly string[]; readonly rule: ChangeRule<number> }[] = [
+  { path: ["spec", "ownership", "slots"], rule: slotsUnchanged },
+];
+
+const ownership = z.strictObject({
+  slots: withChangeRules(z.int().min(1).max(slotsMax).default(slotsDefault), [slotsUnchanged]).describe(
+    "Number of slots that the service's resources are spread over: what instances hold, and what moves. " +
+      "It never changes.",
+  ),
+  onUncertain: z
+    .enum(["Wait", "Fail", "Serve"])
+    .default("Wait")
+    .describe(
+      "What becomes of calls while it is not known which instance holds their resource: Wait until their deadline, " +
+        "Fail at once without having run, or Serve by any instance, which gives up that only one serves a resource.",
+    ),
+  onLapse: z
+    .enum(["Abort", "Kill"])
+    .default("Abort")
+    .describe(
+      "What becomes of methods that still run when their instance has lost the resource: they are told to Abort, or " +
+        "the process ends by Kill.",
+    ),
+  leaseSeconds: z
+    .int()
+    .min(leaseMsMin / 1000)
+    .max(leaseMsMax / 1000)
+    .default(leaseMsDefault / 1000)
+    .describe(
+      "For how long an instance holds its resources without renewing. An instance that is cut off or hangs is " +
+        "replaced after it, not before.",
+    ),
+  idleSeconds: z
+    .int()
+    .min(1)
+    .max(idleSecondsMax)
+    .default(idleSecondsDefault)
+    .describe("A resource that was not called, and has no channel open, for this long is closed."),
+});
+
 const spec = withRules(
   z.strictObject({
     replicas: z.int().min(0).max(replicasMax).default(1).describe("Number of instances."),
@@ -257,6 +317,12 @@ const spec = withRules(
           "Needed if the template has several containers.",
       ),
     template: podTemplate.describe("The pods that run the service: a pod template as in a Deployment."),
+    ownership: ownership
+      .optional()
+      .describe(
+        "How instances hold resources, each by one instance at a time. Without it calls that name a resource are " +
+          "refused (NO_RESOURCES).",
+      ),
     methods: listMap(method, "name", methodsMax)
       .default([])
       .describe('What callers may assume about methods; a map by name, with "*" for all that have no entry.'),
@@ -357,6 +423,23 @@ export function methodPolicies(service: LeverService): MethodPolicy[] {
     policy(defaultMethodName, fallback),
     ...entries.filter((entry) => entry !== fallback).map((entry) => policy(entry.name, entry)),
   ];
+}
+
+/** How the service holds resources; undefined if it holds none. */
+function ownershipPolicy({ spec: { ownership: declared } }: LeverService): OwnershipPolicy | undefined {
+  if (declared === undefined) return undefined;
+  const { slots, onUncertain, onLapse, leaseSeconds, idleSeconds } = declared;
+  return { slots, onUncertain, onLapse, leaseMs: leaseSeconds * 1000, idleMs: idleSeconds * 1000 };
+}
+
+/** What agents are told of the service. */
+export function servicePolicy(service: LeverService): ServicePolicy {
+  const held = ownershipPolicy(service);
+  return {
+    methods: methodPolicies(service),
+    limits: service.spec.limits,
+    ...(held === undefined ? {} : { ownership: held }),
+  };
 }
 
 /** The container that runs the service: `spec.appContainer`, else the only one. */
