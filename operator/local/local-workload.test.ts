@@ -37,12 +37,14 @@ let clock: VirtualClock;
 let supervisor: HandSupervisor;
 let messages: string[];
 let exits: string[];
+let stopping: string[];
 
 beforeEach(() => {
   clock = new VirtualClock();
   supervisor = new HandSupervisor();
   messages = [];
   exits = [];
+  stopping = [];
 });
 
 function workload(options: Partial<LocalWorkloadOptions> = {}): LocalWorkload {
@@ -61,6 +63,7 @@ function workload(options: Partial<LocalWorkloadOptions> = {}): LocalWorkload {
     },
     onMessage: (line) => messages.push(line),
     onExit: (id) => exits.push(id),
+    onStopping: (id) => stopping.push(id),
     ...options,
   });
 }
@@ -266,6 +269,214 @@ test("stop waits for all, is idempotent and final", async () => {
   await advance(60_000);
   expect(supervisor.starts).toHaveLength(3);
   expect(messages).toHaveLength(1);
+});
+
+describe("replacing", () => {
+  /** `replicas` that serve. */
+  async function serving(replicas: number): Promise<LocalWorkload> {
+    const hello = workload();
+    hello.scale(replicas);
+    await settle();
+    for (let index = 0; index < replicas; index++) {
+      supervisor.run(index);
+      hello.serving(supervisor.starts[index]!.spec.id);
+    }
+    return hello;
+  }
+  const id = (index: number) => supervisor.starts[index]!.spec.id;
+  /** What a promise has come to so far. */
+  function watched<T>(promise: Promise<T>) {
+    const seen: { value?: T; error?: unknown } = {};
+    promise.then(
+      (value) => Object.assign(seen, { value }),
+      (error: unknown) => Object.assign(seen, { error }),
+    );
+    return seen;
+  }
+
+  test("the new one first; the old one is asked to end when the new one serves", async () => {
+    const hello = await serving(2);
+    const seen = watched(hello.replace(id(0)));
+    await settle();
+    expect(id(2)).toMatch(/^hello-1-\w{4}$/);
+    supervisor.run(2);
+    expect(states(hello)).toEqual(["1 Running", "1 Running", "2 Running"]);
+    expect([hello.replicas, stopping, supervisor.stops, seen]).toEqual([2, [], [], {}]);
+    hello.serving(id(2));
+    await settle();
+    expect([stopping, supervisor.stops, seen.value?.id]).toEqual([[id(0)], [id(0)], id(2)]);
+    expect(states(hello)).toEqual(["1 Stopping", "1 Running", "2 Running"]);
+    const gone = watched(seen.value!.gone);
+    await settle();
+    expect(gone).toEqual({});
+    supervisor.end({ code: 0 }, 0);
+    await settle();
+    expect(gone).toEqual({ value: undefined });
+    expect(hello.status().map((status) => [status.id, status.restarts])).toEqual([
+      [id(2), 1],
+      [id(1), 0],
+    ]);
+    expect(messages).toEqual([]);
+    expect(clock.timerCount).toBe(0);
+  });
+
+  test("one that ends before it serves is not started again, and the old one goes on", async () => {
+    const hello = await serving(1);
+    const seen = watched(hello.replace(id(0)));
+    await settle();
+    supervisor.run(1);
+    supervisor.end({ code: 1 }, 1);
+    await settle();
+    expect(seen.error).toMatchObject({
+      rawMessage: `the replacement ${id(1)} did not come up: it ended before it served`,
+    });
+    expect(messages).toEqual([expect.stringContaining(`${id(1)} ended with exit code 1`)]);
+    await advance(60_000);
+    expect([states(hello), supervisor.stops, supervisor.starts.length, exits]).toEqual([["1 Running"], [], 2, [id(1)]]);
+    expect(clock.timerCount).toBe(0);
+  });
+
+  test("one that does not serve within 60 s is given up", async () => {
+    const hello = await serving(1);
+    const seen = watched(hello.replace(id(0)));
+    await settle();
+    supervisor.run(1);
+    await advance(59_999);
+    expect(seen).toEqual({});
+    await advance(1);
+    expect(seen.error).toMatchObject({ rawMessage: expect.stringContaining("did not serve within 60 s") });
+    expect(supervisor.stops).toEqual([id(1)]);
+    hello.serving(id(1));
+    expect(supervisor.stops).toEqual([id(1)]);
+  });
+
+  test("asked for again, the newest counts", async () => {
+    const hello = await serving(1);
+    const [first, second] = [watched(hello.replace(id(0))), watched(hello.replace(id(0)))];
+    await settle();
+    expect(first.error).toMatchObject({ rawMessage: expect.stringContaining("another one was asked for") });
+    // The first was still being prepared.
+    expect(supervisor.starts).toHaveLength(2);
+    hello.serving(id(1));
+    await settle();
+    expect(second.value?.id).toBe(id(1));
+  });
+
+  test("when the old one ends meanwhile the new one is its successor at once, and is started again if it ends", async () => {
+    const hello = await serving(1);
+    const seen = watched(hello.replace(id(0)));
+    await settle();
+    supervisor.end({ code: 3 }, 0);
+    await settle();
+    expect(seen.value?.id).toBe(id(1));
+    expect([hello.replicas, states(hello)]).toEqual([1, ["1 Starting"]]);
+    supervisor.end({ code: 1 }, 1);
+    await advance(500);
+    expect(supervisor.starts).toHaveLength(3);
+    expect(messages[0]).toContain(`${id(0)} ended with exit code 3`);
+  });
+
+  test("one that waits to be started again is started at once", async () => {
+    const hello = await serving(1);
+    supervisor.end({ code: 1 }, 0);
+    await advance(100);
+    await hello.replace(id(0));
+    await settle();
+    expect(supervisor.starts).toHaveLength(2);
+    await advance(60_000);
+    expect(supervisor.starts).toHaveLength(2);
+  });
+
+  test("of what is not there is refused; scaling and stopping end both", async () => {
+    const hello = await serving(2);
+    await expect(hello.replace("hello-9-xxxx")).rejects.toMatchObject({ reason: "INVALID_ARGUMENTS" });
+    const seen = watched(hello.replace(id(1)));
+    await settle();
+    await expect(hello.replace(id(2))).rejects.toMatchObject({ reason: "INVALID_ARGUMENTS" });
+    hello.scale(1);
+    await settle();
+    expect(seen.error).toMatchObject({ rawMessage: expect.stringContaining("its place was taken away") });
+    expect(supervisor.stops.toSorted()).toEqual([id(1), id(2)].toSorted());
+    supervisor.end({}, 1);
+    supervisor.end({}, 2);
+    const other = watched(hello.replace(id(0)));
+    await settle();
+    const stopped = watched(hello.stop());
+    await settle();
+    expect(other.error).toBeDefined();
+    supervisor.end({}, 0);
+    supervisor.end({}, 3);
+    await settle();
+    expect([stopped, hello.status(), clock.timerCount]).toEqual([{ value: undefined }, [], 0]);
+  });
+
+  test("all, one after the other, with what is to run from now on", async () => {
+    const hello = await serving(2);
+    hello.changeProgram({ command: "node other.ts", directory: "/src/other", gracePeriodMs: 1 });
+    const seen = watched(hello.restart());
+    await settle();
+    expect(supervisor.starts).toHaveLength(3);
+    expect(supervisor.last.spec).toMatchObject({
+      command: "node other.ts",
+      directory: "/src/other",
+      gracePeriodMs: 1,
+      env: { COLOR: "blue" },
+    });
+    hello.serving(id(2));
+    await settle();
+    // The first of the old ones is still ending: it is waited for, but not for ever.
+    expect(supervisor.starts).toHaveLength(3);
+    await advance(5000);
+    expect(supervisor.starts).toHaveLength(4);
+    hello.serving(id(3));
+    await settle();
+    supervisor.end({ code: 0 }, 1);
+    await settle();
+    expect([seen.value, supervisor.stops]).toEqual([true, [id(0), id(1)]]);
+  });
+
+  test("all: the first that does not come up ends it, and is told of", async () => {
+    const hello = await serving(3);
+    const seen = watched(hello.restart());
+    await settle();
+    supervisor.end({ code: 1 }, 3);
+    await settle();
+    expect(seen.value).toBe(false);
+    expect(supervisor.starts).toHaveLength(4);
+    expect(messages.at(-1)).toBe(
+      `hello: the replacement ${id(3)} did not come up: it ended before it served. ${id(0)} goes on as it was.`,
+    );
+  });
+
+  test("all, again: the later one begins anew, and only it goes on", async () => {
+    const hello = await serving(2);
+    const first = watched(hello.restart());
+    await settle();
+    supervisor.run(2);
+    const second = watched(hello.restart());
+    await settle();
+    expect([first.value, supervisor.stops]).toEqual([false, [id(2)]]);
+    hello.serving(id(3));
+    supervisor.end({}, 0);
+    await settle();
+    hello.serving(id(4));
+    supervisor.end({}, 1);
+    await settle();
+    expect([second.value, supervisor.starts.length, messages]).toEqual([true, 5, []]);
+  });
+});
+
+test("attached instances have ids with numbers of their own", async () => {
+  const hello = workload();
+  hello.scale(1);
+  const other = hello.attach();
+  hello.scale(2);
+  await settle();
+  expect(other).toMatch(/^hello-2-\w{4}$/);
+  expect(states(hello)).toEqual(["1 Starting", "3 Starting"]);
+  hello.detach(other);
+  hello.scale(3);
+  expect(states(hello)).toEqual(["1 Starting", "2 Starting", "3 Starting"]);
 });
 
 describe("messages", () => {

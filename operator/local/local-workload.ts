@@ -5,6 +5,9 @@
  * after each restart. An instance that ends is started again after 0.5 s, doubling to 30 s while it keeps ending, and
  * after 0.5 s again once one was up for 60 s. Whether it ended well or badly makes no difference: a service is to run.
  *
+ * A replacement runs beside the one that it is to replace until it serves; only then the old one is asked to end. One
+ * that does not come up is given up, and the old one goes on.
+ *
  * Pure but for what it is given: time, chance, and who runs instances (process-supervisor.ts).
  */
 
@@ -19,6 +22,10 @@ const backOffMsMin = 500;
 const backOffMsMax = 30_000;
 /** One that was up this long did not fail at its start. */
 const stableUptimeMs = 60_000;
+/** A replacement that does not serve by then is given up. */
+export const replacementMsMax = 60_000;
+/** A restart of all waits this long for an old instance to end before it goes on with the next. */
+const goneWaitMs = 5000;
 
 /**
  * `Starting` what it needs is prepared; `Running` its command runs; `BackOff` it waits to be started again;
@@ -41,16 +48,27 @@ export interface InstanceStatus {
   readonly nextStartInMs: number | undefined;
 }
 
-export interface LocalWorkloadOptions {
-  readonly service: string;
-  readonly environment: string;
+/** What runs, and how. */
+export interface LocalProgram {
   /** A line for `sh -c`. */
   readonly command: string;
   /** Absolute. */
   readonly directory: string;
-  readonly env: Readonly<Record<string, string>>;
   /** Between SIGTERM and SIGKILL; 30,000 unless set. */
   readonly gracePeriodMs?: number;
+}
+
+/** An instance that has taken the place of another. */
+export interface Replacement {
+  readonly id: string;
+  /** Resolves when nothing of the old one is left. */
+  readonly gone: Promise<void>;
+}
+
+export interface LocalWorkloadOptions extends LocalProgram {
+  readonly service: string;
+  readonly environment: string;
+  readonly env: Readonly<Record<string, string>>;
   readonly supervisor: Pick<ProcessSupervisor, "start" | "stop">;
   readonly clock: Clock;
   readonly random: Random;
@@ -59,6 +77,8 @@ export interface LocalWorkloadOptions {
    * (`LEVER_AGENT`). If it fails the instance counts as one that could not be started.
    */
   prepareInstance?(id: string): Promise<Readonly<Record<string, string>>>;
+  /** The instance is asked to end. Not called for one whose command does not run. */
+  onStopping?(id: string): void;
   /** The instance has ended and its id will not come again: once for each `prepareInstance`, also if that failed. */
   onExit?(id: string, exit: InstanceExit): void;
   /** The state of some instance has changed. */
@@ -76,6 +96,11 @@ interface Place {
   state: InstanceState;
   instance: RunningInstance | undefined;
   isRemoved: boolean;
+  /** Whose place it is to take, until it serves. */
+  predecessor: Place | undefined;
+  successor: Place | undefined;
+  /** Of a successor: settled when it serves, or is given up. */
+  readonly came: PromiseWithResolvers<void> | undefined;
   /** Ends in a row, none of them after a stable uptime. */
   failures: number;
   starts: number;
@@ -88,11 +113,14 @@ interface Place {
 export class LocalWorkload {
   readonly service: string;
   readonly environment: string;
-  readonly #options: LocalWorkloadOptions;
-  /** By number; one that is being removed stays until nothing is left of it. */
-  readonly #places = new Map<number, Place>();
+  #options: LocalWorkloadOptions;
+  /** One that is being removed stays until nothing is left of it. */
+  readonly #places = new Set<Place>();
+  /** Instances that others run, by id: their numbers. */
+  readonly #attached = new Map<string, number>();
   readonly #usedIds = new Set<string>();
   #lastMessage: string | undefined;
+  #restarts = 0;
   #isStopped = false;
 
   /** Has no instances until `scale` is called. */
@@ -104,15 +132,13 @@ export class LocalWorkload {
 
   /** How many instances are to run. */
   get replicas(): number {
-    let replicas = 0;
-    for (const place of this.#places.values()) if (!place.isRemoved) replicas++;
-    return replicas;
+    return this.#kept().length;
   }
 
-  /** In the order of their numbers. */
+  /** In the order of their numbers; of one place first what is to go. */
   status(): InstanceStatus[] {
     const nowMs = this.#options.clock.now();
-    return [...this.#places.values()]
+    return [...this.#places]
       .sort((a, b) => a.n - b.n)
       .map((place) => ({
         n: place.n,
@@ -139,56 +165,192 @@ export class LocalWorkload {
     }
     if (this.#isStopped) return;
     let missing = replicas - this.replicas;
-    for (let n = 1; missing > 0; n++) {
-      if (this.#places.has(n)) continue;
-      missing--;
-      this.#add(n);
-    }
-    const kept = [...this.#places.values()].filter((place) => !place.isRemoved).sort((a, b) => b.n - a.n);
+    for (; missing > 0; missing--) this.#add(this.#freeNumber());
+    const kept = this.#kept().sort((a, b) => b.n - a.n);
     for (const place of kept.slice(0, Math.max(0, -missing))) this.#remove(place);
+  }
+
+  /** From the next start of an instance on. */
+  changeProgram({ command, directory, gracePeriodMs }: LocalProgram): void {
+    const { gracePeriodMs: _, ...rest } = this.#options;
+    this.#options = { ...rest, command, directory, ...(gracePeriodMs === undefined ? {} : { gracePeriodMs }) };
+  }
+
+  /** The instance takes calls. */
+  serving(id: string): void {
+    const place = this.#find(id);
+    if (place === undefined || place.isRemoved) return;
+    const { predecessor } = place;
+    if (predecessor === undefined) return;
+    place.predecessor = undefined;
+    predecessor.successor = undefined;
+    this.#remove(predecessor);
+    place.came?.resolve();
+  }
+
+  /**
+   * Starts a new instance in the place of the named one, which is asked to end once the new one serves; resolves then.
+   * One that waits to be started again is started at once instead. Throws INVALID_ARGUMENTS if there is no such
+   * instance. Rejects if the new one ends before it serves or does not serve within 60 s: the old one goes on then.
+   */
+  async replace(id: string): Promise<Replacement> {
+    const place = this.#find(id);
+    if (place === undefined || place.isRemoved || place.predecessor !== undefined) {
+      throw new LeverError("INVALID_ARGUMENTS", `${this.environment}/${this.service} has no instance ${id} that runs`, {
+        effect: "none",
+      });
+    }
+    const { clock } = this.#options;
+    if (place.state === "BackOff") {
+      clock.clearTimer(place.timer);
+      place.failures = 0;
+      void this.#start(place);
+      return { id: place.id, gone: Promise.resolve() };
+    }
+    // It has not begun to run yet.
+    if (place.state === "Starting") return { id: place.id, gone: Promise.resolve() };
+    if (place.successor !== undefined) this.#giveUp(place.successor, "another one was asked for meanwhile");
+    const successor = this.#add(place.n, place);
+    const timer = clock.setTimer(
+      () => this.#giveUp(successor, `it did not serve within ${replacementMsMax / 1000} s`),
+      replacementMsMax,
+    );
+    try {
+      await successor.came?.promise;
+    } finally {
+      clock.clearTimer(timer);
+    }
+    return { id: successor.id, gone: place.gone.promise };
+  }
+
+  /**
+   * Replaces all instances, one after the other; a later restart goes before one that is not through. Resolves with
+   * whether all are new; the first one that does not come up ends it, and is told of by `onMessage`.
+   */
+  async restart(): Promise<boolean> {
+    const restart = ++this.#restarts;
+    for (const place of this.#kept().sort((a, b) => a.n - b.n)) {
+      if (place.isRemoved) continue;
+      try {
+        const { gone } = await this.replace(place.id);
+        await this.#atMost(goneWaitMs, gone);
+      } catch (error) {
+        if (restart === this.#restarts && !place.isRemoved) {
+          this.#options.onMessage?.(
+            `${this.service}: ${LeverError.from(error).rawMessage}. ${place.id} goes on as it was.`,
+          );
+          return false;
+        }
+      }
+      if (restart !== this.#restarts || this.#isStopped) return false;
+    }
+    return true;
+  }
+
+  /** An id for an instance that someone else runs, with a number of its own until `detach`. */
+  attach(): string {
+    const n = this.#freeNumber();
+    const id = this.#newId(n);
+    this.#attached.set(id, n);
+    return id;
+  }
+
+  detach(id: string): void {
+    this.#attached.delete(id);
   }
 
   /** Stops all instances, for good. Resolves when nothing of any of them is left. Repeating it changes nothing. */
   async stop(): Promise<void> {
     this.#isStopped = true;
-    const places = [...this.#places.values()];
+    const places = [...this.#places];
     for (const place of places) this.#remove(place);
     await Promise.all(places.map((place) => place.gone.promise));
   }
 
-  #add(n: number): void {
+  /** Those that are to stay: neither removed nor a replacement that does not serve yet. */
+  #kept(): Place[] {
+    return [...this.#places].filter((place) => !place.isRemoved && place.predecessor === undefined);
+  }
+
+  #find(id: string): Place | undefined {
+    for (const place of this.#places) if (place.id === id) return place;
+    return undefined;
+  }
+
+  #freeNumber(): number {
+    const taken = new Set([...[...this.#places].map(({ n }) => n), ...this.#attached.values()]);
+    let n = 1;
+    while (taken.has(n)) n++;
+    return n;
+  }
+
+  async #atMost(ms: number, promise: Promise<void>): Promise<void> {
+    const { clock } = this.#options;
+    let timer: TimerHandle | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = clock.setTimer(resolve, ms);
+    });
+    await Promise.race([promise, late]);
+    clock.clearTimer(timer);
+  }
+
+  /** The replacement is not waited for any more, and ends. */
+  #giveUp(successor: Place, why: string): void {
+    this.#failed(successor, why);
+    this.#remove(successor);
+  }
+
+  #failed(successor: Place, why: string): void {
+    if (successor.predecessor?.successor === successor) successor.predecessor.successor = undefined;
+    successor.predecessor = undefined;
+    successor.came?.reject(
+      new LeverError("INSTANCE_UNREACHABLE", `the replacement ${successor.id} did not come up: ${why}`),
+    );
+  }
+
+  #add(n: number, predecessor?: Place): Place {
     const place: Place = {
       n,
       id: "",
       state: "Starting",
       instance: undefined,
       isRemoved: false,
+      predecessor,
+      successor: undefined,
+      came: predecessor === undefined ? undefined : Promise.withResolvers(),
       failures: 0,
-      starts: 0,
+      starts: predecessor?.starts ?? 0,
       lastExit: undefined,
       timer: undefined,
       nextStartAtMs: 0,
       gone: Promise.withResolvers(),
     };
-    this.#places.set(n, place);
+    if (predecessor !== undefined) predecessor.successor = place;
+    this.#places.add(place);
     void this.#start(place);
+    return place;
   }
 
   #remove(place: Place): void {
     if (place.isRemoved) return;
     place.isRemoved = true;
+    if (place.successor !== undefined) this.#giveUp(place.successor, "its place was taken away");
+    if (place.predecessor !== undefined) this.#failed(place, "its place was taken away");
     if (place.state === "BackOff") {
       this.#options.clock.clearTimer(place.timer);
       this.#forget(place);
       return;
     }
     // While it is being prepared `instance` is not set, and #start looks at isRemoved.
-    if (place.instance !== undefined) void this.#options.supervisor.stop(place.instance);
+    if (place.instance !== undefined) {
+      this.#options.onStopping?.(place.id);
+      void this.#options.supervisor.stop(place.instance);
+    }
     this.#enter(place, "Stopping");
   }
 
   #forget(place: Place): void {
-    this.#places.delete(place.n);
+    this.#places.delete(place);
     this.#options.onChange?.();
     place.gone.resolve();
   }
@@ -236,6 +398,20 @@ export class LocalWorkload {
     this.#options.onExit?.(place.id, exit);
     if (place.isRemoved) {
       if (exit.survivorsOf !== undefined) this.#options.onMessage?.(survivorsMessage(place.id, exit.survivorsOf));
+      this.#forget(place);
+      return;
+    }
+    if (place.predecessor !== undefined) {
+      this.#options.onMessage?.(exitMessage(this.#options, place.id, exit));
+      this.#failed(place, "it ended before it served");
+      this.#forget(place);
+      return;
+    }
+    if (place.successor !== undefined) {
+      // What is being started is no replacement any more: it is all that there is.
+      place.successor.predecessor = undefined;
+      place.successor.came?.resolve();
+      this.#options.onMessage?.(exitMessage(this.#options, place.id, exit));
       this.#forget(place);
       return;
     }
