@@ -231,12 +231,17 @@ export function scanFields(frame: Uint8Array, from: number, to: number): Scanned
  * same key; without them if `field` is empty. Throws HEADER_TOO_LARGE above 16 KiB of fields.
  */
 export function withField(frame: Uint8Array, key: number, field: Uint8Array): Uint8Array {
+  return withFields(frame, [key], field);
+}
+
+/** As `withField`: `fields`, encoded, come first, and those that have one of `keys` are left out. */
+export function withFields(frame: Uint8Array, keys: readonly number[], fields: Uint8Array): Uint8Array {
   const fieldsEnd = routingFixedBytes + (((frame[6] as number) << 8) | (frame[7] as number));
   const kept: Uint8Array[] = [];
-  let length = field.length;
+  let length = fields.length;
   for (let at = routingFixedBytes; at < fieldsEnd; ) {
     const next = at + 3 + (((frame[at + 1] as number) << 8) | (frame[at + 2] as number));
-    if (frame[at] !== key) {
+    if (!keys.includes(frame[at] as number)) {
       kept.push(frame.subarray(at, next));
       length += next - at;
     }
@@ -248,8 +253,8 @@ export function withField(frame: Uint8Array, key: number, field: Uint8Array): Ui
   out[6] = length >>> 8;
   out[7] = length;
   let at = routingFixedBytes;
-  out.set(field, at);
-  at += field.length;
+  out.set(fields, at);
+  at += fields.length;
   for (const bytes of kept) {
     out.set(bytes, at);
     at += bytes.length;

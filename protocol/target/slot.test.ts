@@ -32,3 +32,14 @@ test("names that count up spread over all slots", () => {
   expect(Math.min(...counts)).toBeGreaterThan(50);
   expect(Math.max(...counts)).toBeLessThan(160);
 });
+
+// From Python's xxhash.xxh32_intdigest.
+test.each([
+  ["a", 0, 0x550d7456],
+  ["a", 1, 0xf514706f],
+  ["chat/room-7", 2654435761, 0x0be74abb],
+  ["x".repeat(16), 7, 0x1d2bf92d],
+  ["the quick brown fox jumps over the lazy dog", 4294967295, 0x345be573],
+])("with a seed: %s, %i", (text, seed, hash) => {
+  expect(xxHash32(Buffer.from(text), seed)).toBe(hash);
+});

@@ -16,16 +16,19 @@ const prime3 = 0xc2b2ae3d;
 const prime4 = 0x27d4eb2f;
 const prime5 = 0x165667b1;
 
-/** xxHash32, seed 0, of all `bytes`, as an unsigned integer of 32 bits. After doc/xxhash_spec.md of the xxHash project. */
-export function xxHash32(bytes: Uint8Array): number {
+/**
+ * xxHash32 of all `bytes` as an unsigned integer of 32 bits; `seed` is one too. After doc/xxhash_spec.md of the xxHash
+ * project.
+ */
+export function xxHash32(bytes: Uint8Array, seed = 0): number {
   const { length } = bytes;
   let at = 0;
   let hash: number;
   if (length >= 16) {
-    let lane1 = (prime1 + prime2) | 0;
-    let lane2 = prime2 | 0;
-    let lane3 = 0;
-    let lane4 = -prime1 | 0;
+    let lane1 = (seed + prime1 + prime2) | 0;
+    let lane2 = (seed + prime2) | 0;
+    let lane3 = seed | 0;
+    let lane4 = (seed - prime1) | 0;
     for (; at <= length - 16; at += 16) {
       lane1 = round(lane1, word(bytes, at));
       lane2 = round(lane2, word(bytes, at + 4));
@@ -34,7 +37,7 @@ export function xxHash32(bytes: Uint8Array): number {
     }
     hash = (rotate(lane1, 1) + rotate(lane2, 7) + rotate(lane3, 12) + rotate(lane4, 18)) | 0;
   } else {
-    hash = prime5;
+    hash = seed + prime5;
   }
   hash = (hash + length) | 0;
   for (; at <= length - 4; at += 4) {
