@@ -2,14 +2,12 @@
  * An agent's side of discovery: one channel to the operator, the tables of the services that somebody here wants, and
  * what is reported of the own app.
  *
- * It dials, and dials again with exponential back-off and full jitter (AWS Architecture Blog, 2015), takes subscriptions
- * up where they were, and applies deltas. Invariant: a table is always one that the operator had, whole; it is kept
- * while the operator is away. Of the own reports only the latest counts and is sent (again) after each connect, so that
- * nothing queues up meanwhile. How a connection is made is the host's.
+ * It takes subscriptions up where they were, and applies deltas. Invariant: a table is always one that the operator had,
+ * whole; it is kept while the operator is away. Of the own reports only the latest counts and is sent (again) after each
+ * connect, so that nothing queues up meanwhile. Connecting is `operator-channel.ts`'.
  */
 
-import { Channel } from "@leveros/protocol/channel/channel.ts";
-import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
+import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock, Random, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import {
   type AgentMessage,
@@ -20,42 +18,26 @@ import {
   discoveryMethod,
   type Instance,
   instancesPerServiceMax,
-  operatorEnvironment,
-  operatorService,
   type ServiceTable,
   subscriptionsMax,
   type TableMessage,
 } from "@leveros/protocol/control/discovery.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
-import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
-import type { CallerRuntime } from "@leveros/protocol/invocation/outgoing-stream.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
-import { Target } from "@leveros/protocol/target/target.ts";
-import { encodeArgs } from "@leveros/protocol/value/form.ts";
+import { defaultOperatorChannelLimits, OperatorChannel, type OperatorChannelLimits } from "./operator-channel.ts";
 
-export interface DiscoveryClientLimits {
+export interface DiscoveryClientLimits extends OperatorChannelLimits {
   /** Services subscribed to at a time. */
   readonly subscriptionsMax: number;
   /** How long a subscriber waits for its first table before it hears `onUnavailable`, and from then on again. */
   readonly tableWaitMs: number;
-  /** How long dialling and opening the channel may take, each. */
-  readonly connectTimeoutMs: number;
-  /** The wait before the n-th try to connect again is random, from 0 to `backoffMinMs` × 2^(n-1), or `backoffMaxMs`. */
-  readonly backoffMinMs: number;
-  readonly backoffMaxMs: number;
-  /** A connection that lived this long starts the count of tries anew. */
-  readonly stableMs: number;
 }
 
 export const defaultDiscoveryClientLimits: DiscoveryClientLimits = {
   subscriptionsMax,
   tableWaitMs: 5000,
-  connectTimeoutMs: 5000,
-  backoffMinMs: 100,
-  backoffMaxMs: 10_000,
-  stableMs: 10_000,
+  ...defaultOperatorChannelLimits,
 };
 
 export interface DiscoveryClientOptions {
@@ -95,9 +77,6 @@ interface Subscription {
   waitTimer: TimerHandle | undefined;
 }
 
-/** Tables come in messages of 1,000 instances at most; what is half received of one is far below this. */
-const assemblyBytesMax = 16 * 1024 * 1024;
-const noFields = new Uint8Array(0);
 const label = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 /** Connects as soon as it is made, until it is closed. */
@@ -105,8 +84,7 @@ export class DiscoveryClient {
   readonly #options: DiscoveryClientOptions;
   readonly #clock: Clock;
   readonly #limits: DiscoveryClientLimits;
-  readonly #runtime: CallerRuntime;
-  readonly #target = new Target(operatorEnvironment, operatorService, discoveryMethod);
+  readonly #connection: OperatorChannel;
 
   readonly #subscriptions = new Map<string, Subscription>();
   #registration: Registration | undefined;
@@ -122,22 +100,29 @@ export class DiscoveryClient {
   #isDrainingUnsaid = false;
   #isSending = false;
 
-  #failures = 0;
   #lastError: LeverError | undefined;
-  #isClosed = false;
-  /** Ends the wait that `#run` is in. */
-  #wake: (() => void) | undefined;
 
   constructor(options: DiscoveryClientOptions) {
     this.#options = options;
     this.#clock = options.clock;
     this.#limits = { ...defaultDiscoveryClientLimits, ...options.limits };
-    this.#runtime = {
-      wheel: new DeadlineWheel(options.clock),
-      budget: new AssemblyBudget(assemblyBytesMax),
-      now: () => options.clock.now(),
-    };
-    void this.#run();
+    this.#connection = new OperatorChannel({
+      clock: options.clock,
+      random: options.random,
+      limits: this.#limits,
+      method: discoveryMethod,
+      dial: options.dial,
+      argument: () => options.identity,
+      onOpen: (channel) => this.#opened(channel as Channel<unknown, AgentMessage>),
+      onMessage: (message) => this.#onMessage(message),
+      onEnd: () => {
+        this.#channel = undefined;
+      },
+      onDisconnected: (error) => {
+        this.#lastError = error;
+        options.onDisconnected?.(error);
+      },
+    });
   }
 
   /** The channel to the operator is open. */
@@ -283,14 +268,11 @@ export class DiscoveryClient {
 
   /** Ends the channel and stops dialling. Tables stay as they are; no listener is called any more. */
   close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
     for (const subscription of this.#subscriptions.values()) {
       this.#stopWaiting(subscription);
       subscription.subscribers.clear();
     }
-    this.#channel?.close();
-    this.#wake?.();
+    this.#connection.close();
   }
 
   // ---------------------------------------------------------------- sending
@@ -414,67 +396,6 @@ export class DiscoveryClient {
 
   // ---------------------------------------------------------------- the connection
 
-  async #run(): Promise<void> {
-    while (!this.#isClosed) {
-      let error: LeverError;
-      try {
-        await this.#connectOnce();
-        error = new LeverError("CONNECTION_LOST", "the operator ended the channel", { effect: "none" });
-      } catch (thrown) {
-        error = LeverError.is(thrown)
-          ? thrown
-          : new LeverError("CONNECTION_LOST", thrown instanceof Error ? thrown.message : String(thrown), {
-              cause: thrown,
-            });
-      }
-      if (this.#isClosed) return;
-      this.#lastError = error;
-      this.#options.onDisconnected?.(error);
-      await this.#backOff();
-    }
-  }
-
-  #backOff(): Promise<void> {
-    const { backoffMinMs, backoffMaxMs } = this.#limits;
-    const ceilingMs = Math.min(backoffMaxMs, backoffMinMs * 2 ** Math.min(this.#failures, 30));
-    this.#failures++;
-    return new Promise((resolve) => {
-      const timer = this.#clock.setTimer(resolve, this.#options.random() * ceilingMs);
-      this.#wake = () => {
-        this.#clock.clearTimer(timer);
-        resolve();
-      };
-    });
-  }
-
-  /** Resolves at the channel's clean end. */
-  async #connectOnce(): Promise<void> {
-    const session = await this.#dial();
-    if (session === undefined) return;
-    try {
-      if (this.#isClosed) return;
-      // A close that comes while the channel opens.
-      this.#wake = () => session.close(stopping());
-      const raw = await startChannel(this.#runtime, session, this.#target, encodeArgs([this.#options.identity]), {
-        timeoutMs: this.#limits.connectTimeoutMs,
-        fields: noFields,
-      });
-      const channel = new Channel<unknown, AgentMessage>(raw);
-      if (this.#isClosed) return channel.close();
-      this.#wake = undefined;
-      const openedAt = this.#clock.now();
-      this.#opened(channel);
-      try {
-        for await (const value of channel) this.#onMessage(value);
-      } finally {
-        this.#channel = undefined;
-        if (this.#clock.now() - openedAt >= this.#limits.stableMs) this.#failures = 0;
-      }
-    } finally {
-      session.close(stopping());
-    }
-  }
-
   #opened(channel: Channel<unknown, AgentMessage>): void {
     this.#channel = channel;
     this.#isSending = false;
@@ -490,40 +411,6 @@ export class DiscoveryClient {
     this.#options.onConnected?.();
     this.#send();
   }
-
-  /** Undefined if closed meanwhile. A session that comes too late is closed. */
-  #dial(): Promise<Session | undefined> {
-    return new Promise((resolve, reject) => {
-      let isSettled = false;
-      const timer = this.#clock.setTimer(() => {
-        isSettled = true;
-        reject(
-          new LeverError(
-            "CONNECTION_LOST",
-            `the operator was not reached within ${this.#limits.connectTimeoutMs} ms of dialling`,
-            { effect: "none" },
-          ),
-        );
-      }, this.#limits.connectTimeoutMs);
-      this.#wake = () => {
-        this.#clock.clearTimer(timer);
-        isSettled = true;
-        resolve(undefined);
-      };
-      // What `dial` throws at once is a failed try like any.
-      new Promise<Session>((dialled) => dialled(this.#options.dial())).then(
-        (session) => {
-          this.#clock.clearTimer(timer);
-          if (isSettled) session.close(stopping());
-          else resolve(session);
-        },
-        (error) => {
-          this.#clock.clearTimer(timer);
-          reject(error);
-        },
-      );
-    });
-  }
 }
 
 function tooManyInstances({ environment, service }: Subscription): LeverError {
@@ -531,8 +418,4 @@ function tooManyInstances({ environment, service }: Subscription): LeverError {
     "PROTOCOL_VIOLATION",
     `the operator's table of ${environment}/${service} has more than ${instancesPerServiceMax} instances`,
   );
-}
-
-function stopping(): LeverError {
-  return new LeverError("CANCELLED", "the agent ends its connection with the operator", { effect: "none" });
 }
