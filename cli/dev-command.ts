@@ -9,6 +9,7 @@ export interface DevFlags {
   readonly agent: "hosted" | "process";
   readonly httpPort: number;
   readonly port: number;
+  readonly watch?: boolean;
 }
 
 export function addDev(program: Command): void {
@@ -33,6 +34,7 @@ export function addDev(program: Command): void {
     )
     .option("--http-port <port>", "the gateway's port for HTTP", port, 8080)
     .option("--port <port>", "the gateway's port for clients (libraries, lever invoke, lever chan)", port, 3837)
+    .option("--watch", "follow changes of the services' files and of the manifests")
     .addHelpText(
       "after",
       `
@@ -40,11 +42,17 @@ Which command runs a service: the manifest's annotation leveros.dev/dev-command,
 package.json in its folder (leveros.dev/dev-directory). Instances are started again when they end. Manifests of other
 kinds are skipped; ConfigMaps and Secrets are read for valueFrom and envFrom.
 
+With --watch a change in a service's folder replaces its instances one after the other: the new one starts, and when it
+serves the old one finishes its calls and ends, so that no call fails. One that does not come up is given up, and the
+old one goes on. node_modules, names that begin with a dot, logs and databases (.log, .db, .sqlite, .tmp, .pid) do not
+count. Changed manifests are read again: services are added, removed and scaled; with a problem in them what runs goes on.
+
 Ctrl-C, SIGTERM and SIGHUP end everything in order, a second one at once. Nothing is left running, however it ends.
 
 Examples:
   lever dev -f manifests/
   lever dev -f hello.yaml -f chat.yaml --env LOG=debug
+  lever dev -f shop/ -f blog/ --watch                two environments, if their manifests' namespaces say so
   lever dev --http-port 0 --port 0                   free ports, printed when it is up
 
 Exit codes: 0 ended as asked, 2 usage, manifests or a port that is in use, 4 internal.`,

@@ -3,13 +3,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Gateway } from "@leveros/gateway/gateway.ts";
 import { formatProblem, type ManifestProblem } from "@leveros/operator/api/manifest-problem.ts";
-import { readManifests } from "@leveros/operator/api/manifest-reader.ts";
+import { type ManifestSet, readManifests } from "@leveros/operator/api/manifest-reader.ts";
 import { LocalEnvironment, type ServicePlan } from "@leveros/operator/local/local-environment.ts";
 import type { LocalWorkload } from "@leveros/operator/local/local-workload.ts";
 import { LeverError } from "leveros";
 import type { DevFlags } from "./dev-command.ts";
 import { exitCodeOf, usageExitCode } from "./exit-code.ts";
 import { readManifestFiles } from "./manifest-files.ts";
+import { ManifestWatch } from "./manifest-watch.ts";
 import { coloursOf } from "./output.ts";
 import { StopRequest } from "./stop-request.ts";
 import { type Doors, doorsLine, linesToTry, type ServedService } from "./what-to-try.ts";
@@ -74,43 +75,79 @@ async function run(flags: DevFlags, stop: StopRequest): Promise<number> {
     throw error;
   }
   if (!stop.isAsked) environment.run();
-  await announce(services, { host, ...portsOf(gateway) }, environment.workloads, stop);
+  using _watch = flags.watch === true ? follow(flags, environment, stop) : undefined;
+  await announce(services, { host, ...portsOf(gateway) }, environment, stop);
   await stop.asked;
   await end(gateway, environment, stop);
   return 0;
 }
 
+/** What changes in the services' folders and in the manifests takes effect, until it is disposed of. */
+function follow(flags: DevFlags, environment: LocalEnvironment, stop: StopRequest): ManifestWatch {
+  environment.watch();
+  return new ManifestWatch(pathsOf(flags), async () => {
+    if (stop.isAsked) return;
+    try {
+      const { manifests } = await read(flags);
+      const problems = [...manifests.problems, ...environment.problemsOfChange(manifests)];
+      const { plans, problems: more } = problems.length > 0 ? none : await LocalEnvironment.plan(manifests, flags.env);
+      if (refused([...problems, ...more], "what runs goes on as it was") || stop.isAsked) return;
+      if (plans.length === 0) throw noServices(flags);
+      await environment.apply(manifests, plans);
+    } catch (error) {
+      console.error(err.red(`${LeverError.from(error).rawMessage}; what runs goes on as it was`));
+    }
+  });
+}
+
+const none = { plans: [], problems: [] };
+
 function portsOf({ httpPort, port, adminPort }: Gateway) {
   return { httpPort, port, adminPort };
 }
 
+interface Manifests {
+  readonly manifests: ManifestSet;
+  /** YAML files without a Kubernetes object. */
+  readonly skipped: readonly string[];
+}
+
+async function read(flags: DevFlags): Promise<Manifests> {
+  const { files, skipped } = await readManifestFiles(pathsOf(flags));
+  return { manifests: readManifests(files), skipped };
+}
+
+function pathsOf({ file }: DevFlags): readonly string[] {
+  return file.length === 0 ? ["."] : file;
+}
+
 /** What is to be run. Undefined if that is not clear: the problems have been printed then. */
-async function load({ file, env }: DevFlags) {
-  const paths = file.length === 0 ? ["."] : file;
-  const { files, skipped } = await readManifestFiles(paths);
-  const manifests = readManifests(files);
+async function load(flags: DevFlags): Promise<{ manifests: ManifestSet; plans: ServicePlan[] } | undefined> {
+  const { manifests, skipped } = await read(flags);
   for (const each of skipped) console.log(out.dim(`${each} skipped: it holds no Kubernetes object`));
   for (const { kind, name, file: where, line } of manifests.skipped) {
     console.log(out.dim(`${where}:${line} skipped: ${kind} ${name} (only LeverServices are run here)`));
   }
-  if (refused(manifests.problems)) return undefined;
-  const { plans, problems } = await LocalEnvironment.plan(manifests, env);
-  if (refused(problems)) return undefined;
-  if (plans.length === 0) {
-    const where = paths.map((each) => (each === "." ? "this folder" : each)).join(", ");
-    throw new LeverError(
-      "INVALID_OPTION",
-      `there is no LeverService in ${where}; name its manifest, or a folder, with -f`,
-    );
-  }
+  if (refused(manifests.problems, "nothing was started")) return undefined;
+  const { plans, problems } = await LocalEnvironment.plan(manifests, flags.env);
+  if (refused(problems, "nothing was started")) return undefined;
+  if (plans.length === 0) throw noServices(flags);
   return { manifests, plans };
 }
 
-function refused(problems: readonly ManifestProblem[]): boolean {
+function noServices(flags: DevFlags): LeverError {
+  const where = pathsOf(flags).map((each) => (each === "." ? "this folder" : each));
+  return new LeverError(
+    "INVALID_OPTION",
+    `there is no LeverService in ${where.join(", ")}; name its manifest, or a folder, with -f`,
+  );
+}
+
+function refused(problems: readonly ManifestProblem[], outcome: string): boolean {
   if (problems.length === 0) return false;
   for (const problem of problems) console.error(formatProblem(problem));
   const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-  console.error(err.red(`${count} in the manifests; nothing was started`));
+  console.error(err.red(`${count} in the manifests; ${outcome}`));
   return true;
 }
 
@@ -170,12 +207,13 @@ function isAwaited({ registrations, replicas }: DevService): boolean {
 async function announce(
   services: Services,
   doors: Doors,
-  workloads: readonly LocalWorkload[],
+  environment: LocalEnvironment,
   stop: StopRequest,
 ): Promise<void> {
   const late = setTimeout(() => {
-    for (const [index, service] of services.all.entries()) {
-      if (isAwaited(service)) console.error(err.yellow(lateText(service, workloads[index])));
+    for (const service of services.all) {
+      const workload = environment.service(service.environment, service.name)?.workload;
+      if (isAwaited(service)) console.error(err.yellow(lateText(service, workload)));
     }
     console.error(
       err.yellow(`Meanwhile the gateway answers at http://${host}:${doors.httpPort} and ${host}:${doors.port}.`),
@@ -208,7 +246,7 @@ function lateText({ environment, name }: DevService, workload: LocalWorkload | u
 async function end(gateway: Gateway, environment: LocalEnvironment, stop: StopRequest): Promise<void> {
   console.log(out.dim("ending; Ctrl-C again ends at once"));
   const slow = setTimeout(() => {
-    const left = environment.workloads.flatMap((workload) => workload.status().map(({ id }) => id));
+    const left = environment.services.flatMap(({ workload }) => workload.status().map(({ id }) => id));
     if (left.length > 0) console.log(out.dim(`waiting for ${left.join(", ")}; Ctrl-C again ends them at once`));
   }, slowEndMs);
   let isEnded = false;

@@ -60,6 +60,8 @@ export interface LocatedService {
 }
 
 export interface ManifestSet {
+  /** The names of all that was read. */
+  readonly files: readonly string[];
   /** In the order of the files. */
   readonly services: readonly LeverService[];
   readonly configMaps: readonly DataObject[];
@@ -83,6 +85,7 @@ export const problemsMax = 100;
 export function readManifests(files: readonly ManifestFile[], options: ReadManifestsOptions = {}): ManifestSet {
   const collector = new Collector(options.namespace ?? localNamespace);
   for (const { file, content } of files) {
+    collector.files.push(file);
     const { documents, problems } = readYaml(file, content);
     collector.addProblems(problems);
     for (const document of documents) collector.addDocument(document);
@@ -98,6 +101,7 @@ interface Subject {
 }
 
 class Collector {
+  readonly files: string[] = [];
   /** Of the files before this one, in order. */
   readonly #problems: ManifestProblem[] = [];
   /** Of this file, as they are found. */
@@ -117,6 +121,7 @@ class Collector {
   result(): ManifestSet {
     const services = this.#services;
     return {
+      files: this.files,
       services: [...services.keys()],
       configMaps: this.#configMaps,
       secrets: this.#secrets,

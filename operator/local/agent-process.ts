@@ -33,6 +33,7 @@ export class AgentProcess {
   #exited: Promise<void> = Promise.resolve();
   #restart: TimerHandle | undefined;
   #isClosing = false;
+  #adminPort: number | undefined;
 
   constructor(options: AgentProcessOptions) {
     this.#options = options;
@@ -43,12 +44,20 @@ export class AgentProcess {
     return this.#child?.pid;
   }
 
+  /** While it runs: a new one after each start. */
+  get adminPort(): number | undefined {
+    return this.#adminPort;
+  }
+
   /** Resolves when it listens. Rejects, with nothing left running, if it does not within 10 s. */
   async start(): Promise<void> {
     const child = this.#fork();
     const { clock } = this.#options;
     const listening = Promise.withResolvers<void>();
-    child.once("message", () => listening.resolve());
+    child.once("message", (message) => {
+      this.#adminPort = (message as { readonly adminPort?: number }).adminPort;
+      listening.resolve();
+    });
     child.once("error", (error) => listening.reject(new Error(`its agent could not be started: ${error.message}`)));
     child.once("exit", (code, signal) =>
       listening.reject(new Error(`its agent ended at its start (${code === null ? signal : `exit code ${code}`})`)),

@@ -64,7 +64,7 @@ test("a folder that comes, with what is written in it later; one that goes, and 
   }
 });
 
-test("not: node_modules, dot folders and files, what programs write, what does not count, links' targets", async () => {
+test("not: node_modules, dot folders and files, what programs write, what does not count, what comes and goes, links", async () => {
   const elsewhere = mkdtempSync(path.join(tmpdir(), "lever-elsewhere-"));
   await changeOf(() => symlinkSync(elsewhere, path.join(directory, "link")));
   const before = changes.length;
@@ -72,10 +72,27 @@ test("not: node_modules, dot folders and files, what programs write, what does n
     write(file);
   }
   writeFileSync(path.join(elsewhere, "e.ts"), "");
+  // As editors write.
+  write("src/.a.ts.swp");
+  write("src/sedXYZ");
+  rmSync(path.join(directory, "src/sedXYZ"));
   // Twice the time in which changes are gathered.
   await sleep(400);
   rmSync(elsewhere, { recursive: true });
   expect(changes.slice(before)).toEqual([]);
+});
+
+test("only the folder itself", async () => {
+  watch.close();
+  watch = new FolderWatch({
+    directory,
+    clock: runtimeClock(globalThis),
+    isFlat: true,
+    onChange: (file) => changes.push(path.relative(directory, file)),
+  });
+  write("src/deep/a.ts");
+  mkdirSync(path.join(directory, "other"));
+  expect(await changeOf(() => write("b.yaml"))).toBe("b.yaml");
 });
 
 test("nothing after it is closed, nor in a folder that is not there", async () => {

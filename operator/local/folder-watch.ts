@@ -2,7 +2,7 @@
  * Tells when something below a folder has changed, for restarts: once for what changes together.
  *
  * `node_modules`, names that begin with a dot, and files that programs write rather than people (logs, databases,
- * editors' copies) do not count; links are not followed. One watch for each folder, at most `foldersMax`: the platform's
+ * editors' copies, what comes and goes at once) do not count; links are not followed. One watch for each folder, at most `foldersMax`: the platform's
  * recursive one would walk through node_modules too.
  */
 
@@ -20,6 +20,8 @@ export interface FolderWatchOptions {
   /** Absolute. */
   readonly directory: string;
   readonly clock: Clock;
+  /** Only what lies in the folder itself. */
+  readonly isFlat?: boolean;
   /** Whether a change of this file (absolute) counts; all do unless set. */
   counts?(file: string): boolean;
   /** With one of the files or folders that have changed. */
@@ -30,9 +32,11 @@ export interface FolderWatchOptions {
 
 export class FolderWatch {
   readonly #options: FolderWatchOptions;
-  readonly #watchers = new Map<string, FSWatcher>();
+  /** By folder, with the names of what is in it. */
+  readonly #watched = new Map<string, { readonly watcher: FSWatcher; readonly names: Set<string> }>();
   #timer: TimerHandle | undefined;
-  #changed = "";
+  /** What has changed since the last time that it was told of; whether it was there before. */
+  readonly #changed = new Map<string, boolean>();
   #hasProblem = false;
   #isClosed = false;
 
@@ -46,23 +50,25 @@ export class FolderWatch {
   close(): void {
     this.#isClosed = true;
     this.#options.clock.clearTimer(this.#timer);
-    for (const watcher of this.#watchers.values()) watcher.close();
-    this.#watchers.clear();
+    for (const { watcher } of this.#watched.values()) watcher.close();
+    this.#watched.clear();
   }
 
   #add(folder: string): void {
-    if (this.#isClosed || this.#watchers.has(folder)) return;
-    if (this.#watchers.size >= watchedFoldersMax) {
-      return this.#problem(
-        `${this.#options.directory} has more than ${watchedFoldersMax} folders; the rest is not watched`,
-      );
+    if (this.#isClosed || this.#watched.has(folder)) return;
+    const { directory, isFlat = false } = this.#options;
+    if (this.#watched.size >= watchedFoldersMax) {
+      return this.#problem(`${directory} has more than ${watchedFoldersMax} folders; the rest is not watched`);
     }
     try {
       const watcher = watch(folder, { persistent: false }, (_, name) => this.#onEvent(folder, name));
       watcher.on("error", () => this.#remove(folder));
-      this.#watchers.set(folder, watcher);
+      const names = new Set<string>();
+      this.#watched.set(folder, { watcher, names });
       for (const entry of readdirSync(folder, { withFileTypes: true })) {
-        if (entry.isDirectory() && !isIgnored(entry.name)) this.#add(path.join(folder, entry.name));
+        if (isIgnored(entry.name)) continue;
+        names.add(entry.name);
+        if (!isFlat && entry.isDirectory()) this.#add(path.join(folder, entry.name));
       }
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
@@ -73,29 +79,41 @@ export class FolderWatch {
   }
 
   #remove(folder: string): void {
-    this.#watchers.get(folder)?.close();
-    this.#watchers.delete(folder);
+    this.#watched.get(folder)?.watcher.close();
+    this.#watched.delete(folder);
   }
 
   /** The system says which entry of the folder, but not what it is or was. */
   #onEvent(folder: string, name: string | null): void {
-    if (this.#isClosed || name === null || isIgnored(name)) return;
+    const names = this.#watched.get(folder)?.names;
+    if (this.#isClosed || names === undefined || name === null || isIgnored(name)) return;
     const file = path.join(folder, name);
-    const isFolder = lstatSync(file, { throwIfNoEntry: false })?.isDirectory() === true;
-    if (isFolder) {
-      // Its files may have been there before it was watched.
-      if (this.#watchers.has(file)) return;
+    const { clock, isFlat = false, counts } = this.#options;
+    const entry = lstatSync(file, { throwIfNoEntry: false });
+    const wasThere = names.has(name);
+    if (entry === undefined) names.delete(name);
+    else names.add(name);
+    if (entry?.isDirectory() === true) {
+      // Its own watch tells of what is in it. What was there before is told of now.
+      if (isFlat || this.#watched.has(file)) return;
       this.#add(file);
     } else {
-      for (const watched of this.#watchers.keys()) {
+      for (const watched of this.#watched.keys()) {
         if (watched === file || watched.startsWith(`${file}${path.sep}`)) this.#remove(watched);
       }
-      if (this.#options.counts?.(file) === false) return;
+      if (counts?.(file) === false) return;
     }
-    const { clock, onChange } = this.#options;
-    this.#changed = file;
+    if (!this.#changed.has(file)) this.#changed.set(file, wasThere);
     clock.clearTimer(this.#timer);
-    this.#timer = clock.setTimer(() => onChange(this.#changed), debounceMs);
+    this.#timer = clock.setTimer(() => this.#tell(), debounceMs);
+  }
+
+  #tell(): void {
+    const changed = [...this.#changed].find(
+      ([file, wasThere]) => wasThere || lstatSync(file, { throwIfNoEntry: false }) !== undefined,
+    );
+    this.#changed.clear();
+    if (changed !== undefined) this.#options.onChange(changed[0]);
   }
 
   #problem(text: string): void {

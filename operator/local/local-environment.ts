@@ -9,22 +9,26 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import type { Agent } from "@leveros/agent/core/agent.ts";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
 import { type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
-import type { InstanceState } from "@leveros/protocol/control/discovery.ts";
+import { type InstanceState, operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { resolveEnv } from "../api/container-env.ts";
+import { changeProblems } from "../api/manifest-change.ts";
 import { type ManifestProblem, problemAt } from "../api/manifest-problem.ts";
 import type { ManifestSet } from "../api/manifest-reader.ts";
-import { type LeverService, methodPolicies } from "../api/v1alpha1/lever-service.ts";
+import { type LeverService, servicePolicy } from "../api/v1alpha1/lever-service.ts";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { type InstanceKey, ServiceRegistry } from "../core/service-registry.ts";
 import { DiscoveryServer } from "../discovery/discovery-server.ts";
 import { AgentProcess } from "./agent-process.ts";
 import { devCommand } from "./dev-command.ts";
-import { LocalWorkload, replicasMax } from "./local-workload.ts";
+import { FolderWatch } from "./folder-watch.ts";
+import { type LocalProgram, LocalWorkload, replicasMax } from "./local-workload.ts";
 import { ProcessSupervisor } from "./process-supervisor.ts";
 
 const host = "127.0.0.1";
@@ -50,41 +54,61 @@ export interface LocalEnvironmentOptions {
   onState?(instance: InstanceKey, state: InstanceState): void;
 }
 
+/** A service that is run here. */
+export interface LocalService {
+  readonly environment: string;
+  readonly service: string;
+  readonly plan: ServicePlan;
+  readonly workload: LocalWorkload;
+  /** Wall-clock ms. */
+  readonly declaredAt: number;
+}
+
 interface LocalAgent {
+  readonly adminPort: number | undefined;
+  /** Where it is hosted by this process. */
+  readonly agent?: Agent;
   close(): void | Promise<void>;
 }
 
+interface Running {
+  readonly key: InstanceKey;
+  readonly starting: Promise<LocalAgent>;
+  /** Once it has started. */
+  agent: LocalAgent | undefined;
+}
+
 export class LocalEnvironment {
-  /** `host:port` of the operator's discovery, for a gateway. */
+  /** `host:port` of the operator, for a gateway. */
   readonly operatorAddress: string;
   readonly registry: ServiceRegistry;
-  /** One for each plan, in their order. */
-  readonly workloads: readonly LocalWorkload[];
   readonly #options: LocalEnvironmentOptions;
-  readonly #plans: readonly ServicePlan[];
+  #manifests: ManifestSet;
   readonly #clock: Clock;
   readonly #supervisor: ProcessSupervisor;
   readonly #discovery: DiscoveryServer;
   readonly #listener: Listener;
+  readonly #services = new Map<string, LocalService>();
   /** Of the agents' sockets. */
   readonly #directory: string;
   #socketCount = 0;
-  /** By instance. */
-  readonly #agents = new Map<string, Promise<LocalAgent>>();
+  /** By instance; of those that this process runs. */
+  readonly #running = new Map<string, Running>();
   /** Agents that are about to end. */
   readonly #closing = new Set<Promise<void>>();
+  readonly #watches = new Map<string, FolderWatch>();
+  #isWatching = false;
   #stopped: Promise<void> | undefined;
 
   private constructor(
     options: LocalEnvironmentOptions,
-    plans: readonly ServicePlan[],
     clock: Clock,
     registry: ServiceRegistry,
     discovery: DiscoveryServer,
     listener: Listener,
   ) {
     this.#options = options;
-    this.#plans = plans;
+    this.#manifests = options.manifests;
     this.#clock = clock;
     this.registry = registry;
     this.#discovery = discovery;
@@ -92,7 +116,6 @@ export class LocalEnvironment {
     this.operatorAddress = listener.address;
     this.#supervisor = new ProcessSupervisor({ clock });
     this.#directory = mkdtempSync(path.join(socketFolder(), "lever-"));
-    this.workloads = plans.map((plan) => this.#workload(plan));
   }
 
   /** The commands and variables of all services, or what is wrong with them; nothing is started. */
@@ -103,12 +126,19 @@ export class LocalEnvironment {
     const plans: ServicePlan[] = [];
     const problems: ManifestProblem[] = [];
     for (const service of manifests.services) {
+      const place = (...fields: string[]) => manifests.locate(service).place(fields);
       const { replicas } = service.spec;
       if (replicas > replicasMax) {
-        const place = manifests.locate(service).place(["spec", "replicas"]);
         const remedy = "One machine runs no more of them; lower the number.";
         const expected = `at most ${replicasMax} where services run locally`;
-        problems.push(problemAt(place, "local-replicas", ["spec", "replicas"], String(replicas), expected, remedy));
+        const field = ["spec", "replicas"];
+        problems.push(problemAt(place(...field), "local-replicas", field, String(replicas), expected, remedy));
+      }
+      const { namespace } = service.metadata;
+      if (namespace === operatorEnvironment) {
+        const field = ["metadata", "namespace"];
+        const expected = "another environment: this one is Lever's own";
+        problems.push(problemAt(place(...field), "own-namespace", field, namespace, expected, "Choose another name."));
       }
       problems.push(...resolveEnv(manifests, service, { instance: service.metadata.name, overrides: env }).problems);
       const found = await devCommand(manifests, service);
@@ -123,30 +153,90 @@ export class LocalEnvironment {
     const clock = runtimeClock(globalThis);
     const now = Date.now();
     const tables = new EndpointTables({ startVersion: now, origin: `local-${process.pid}-${now}` });
+    let environment: LocalEnvironment | undefined;
     const registry = new ServiceRegistry({
       tables,
       clock,
       observer: {
-        ...(options.onRegistered === undefined ? {} : { onRegistered: options.onRegistered }),
-        ...(options.onState === undefined ? {} : { onState: options.onState }),
+        onRegistered: (key, registration) => {
+          if (key.environment !== operatorEnvironment) options.onRegistered?.(key, registration);
+        },
+        onState: (key, state) => {
+          if (key.environment === operatorEnvironment) return;
+          if (state === "Serving") environment?.service(key.environment, key.service)?.workload.serving(key.instance);
+          options.onState?.(key, state);
+        },
       },
     });
-    for (const { service } of plans) {
-      registry.declareService(service.metadata.namespace, service.metadata.name, {
-        methods: methodPolicies(service),
-        limits: service.spec.limits,
-      });
-    }
     const discovery = new DiscoveryServer({ registry, clock });
     const listener = await listenTcp(host, 0, (transport) => discovery.accept(transport));
-    return new LocalEnvironment(options, plans, clock, registry, discovery, listener);
+    environment = new LocalEnvironment(options, clock, registry, discovery, listener);
+    for (const plan of plans) environment.#declare(plan);
+    return environment;
+  }
+
+  /** In the order of their declaration. */
+  get services(): readonly LocalService[] {
+    return [...this.#services.values()];
+  }
+
+  service(environment: string, service: string): LocalService | undefined {
+    return this.#services.get(`${environment}/${service}`);
   }
 
   /** Starts the instances of all services. */
   run(): void {
-    for (const [index, workload] of this.workloads.entries()) {
-      workload.scale((this.#plans[index] as ServicePlan).service.spec.replicas);
+    for (const { workload, plan } of this.#services.values()) workload.scale(plan.service.spec.replicas);
+  }
+
+  /** From now on an instance is replaced when something in its service's folder changes; manifests do not count. */
+  watch(): void {
+    this.#isWatching = true;
+    for (const service of this.#services.values()) this.#watch(service);
+  }
+
+  /**
+   * What cannot become of the services that run, as the manifests say it now: none of the changes is to be applied then.
+   */
+  problemsOfChange(manifests: ManifestSet): ManifestProblem[] {
+    return manifests.services.flatMap((after) => {
+      const before = this.service(after.metadata.namespace, after.metadata.name)?.plan.service;
+      return before === undefined ? [] : changeProblems(manifests, before, after);
+    });
+  }
+
+  /**
+   * Makes what runs what the manifests say now: services are added, removed and scaled, their instances replaced where
+   * what is to run has changed. `plans` are those of `manifests`, without problems. Resolves when all is under way and
+   * removed services have ended.
+   */
+  async apply(manifests: ManifestSet, plans: readonly ServicePlan[]): Promise<void> {
+    const { onMessage } = this.#options;
+    const formerManifests = this.#manifests;
+    this.#manifests = manifests;
+    const names = new Set(plans.map(nameOf));
+    const ended = this.services.filter(({ plan }) => !names.has(nameOf(plan)));
+    for (const { plan } of ended) onMessage(`${nameOf(plan)} is gone from the manifests: its instances end.`);
+    const endings = ended.map((service) => this.#remove(service));
+    for (const plan of plans) {
+      const name = nameOf(plan);
+      const former = this.#services.get(name);
+      if (former === undefined) {
+        onMessage(`${name} is new: ${counted(plan.service.spec.replicas, "instance")}.`);
+        this.#declare(plan).workload.scale(plan.service.spec.replicas);
+      } else if ((former.plan.service.spec.ownership === undefined) !== (plan.service.spec.ownership === undefined)) {
+        // No instance could tell what of its resources is known elsewhere.
+        onMessage(
+          `${name} ${plan.service.spec.ownership === undefined ? "no longer holds" : "now holds"} resources: it begins anew.`,
+        );
+        endings.push(
+          this.#remove(former).then(() => {
+            if (this.#stopped === undefined) this.#declare(plan).workload.scale(plan.service.spec.replicas);
+          }),
+        );
+      } else this.#change(former, plan, formerManifests);
     }
+    await Promise.all(endings);
   }
 
   /** Ends all instances gracefully, then their agents. Resolves when no process is left. Repeating it changes nothing. */
@@ -163,7 +253,8 @@ export class LocalEnvironment {
   }
 
   async #stop(): Promise<void> {
-    await Promise.all(this.workloads.map((workload) => workload.stop()));
+    for (const watch of this.#watches.values()) watch.close();
+    await Promise.all(this.services.map(({ workload }) => workload.stop()));
     await this.#supervisor.stopAll();
     // Each instance has ended, and taken its agent with it.
     await Promise.all(this.#closing);
@@ -173,41 +264,116 @@ export class LocalEnvironment {
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
-  #workload({ service, command, directory }: ServicePlan): LocalWorkload {
-    const { namespace: environment, name } = service.metadata;
-    const grace = service.spec.template.spec.terminationGracePeriodSeconds;
+  #declare(plan: ServicePlan): LocalService {
+    const { namespace: environment, name } = plan.service.metadata;
+    this.registry.declareService(environment, name, servicePolicy(plan.service));
+    const service = { environment, service: name, plan, workload: this.#workload(plan), declaredAt: Date.now() };
+    this.#services.set(nameOf(plan), service);
+    if (this.#isWatching) this.#watch(service);
+    return service;
+  }
+
+  async #remove({ environment, service, plan, workload }: LocalService): Promise<void> {
+    this.#watches.get(nameOf(plan))?.close();
+    this.#watches.delete(nameOf(plan));
+    await workload.stop();
+    this.#services.delete(nameOf(plan));
+    this.registry.removeService(environment, service);
+  }
+
+  #change(former: LocalService, plan: ServicePlan, formerManifests: ManifestSet): void {
+    const { environment, service, workload } = former;
+    const changed: LocalService = { ...former, plan };
+    this.#services.set(nameOf(plan), changed);
+    this.registry.declareService(environment, service, servicePolicy(plan.service));
+    const { onMessage } = this.#options;
+    const { replicas } = plan.service.spec;
+    // Otherwise it stays at what `lever scale` has made of it.
+    if (replicas !== former.plan.service.spec.replicas) {
+      onMessage(`${nameOf(plan)} has ${counted(replicas, "instance")} from now on.`);
+      workload.scale(replicas);
+    }
+    if (this.#programText(former.plan, formerManifests) === this.#programText(plan, this.#manifests)) return;
+    workload.changeProgram(programOf(plan));
+    if (this.#isWatching && former.plan.directory !== plan.directory) this.#watch(changed);
+    this.#restart(changed, "its manifest has changed");
+  }
+
+  /** All that a manifest says of what an instance is. */
+  #programText(plan: ServicePlan, manifests: ManifestSet): string {
+    const { service } = plan;
+    const { env } = resolveEnv(manifests, service, { instance: "", overrides: this.#options.env });
+    return JSON.stringify([programOf(plan), env]);
+  }
+
+  #restart({ plan, workload }: LocalService, why: string): void {
+    if (workload.replicas === 0) return;
+    this.#options.onMessage(`${nameOf(plan)}: ${why}: its instances are replaced, one after the other.`);
+    void workload.restart();
+  }
+
+  #watch(service: LocalService): void {
+    const name = nameOf(service.plan);
+    this.#watches.get(name)?.close();
+    const { directory } = service.plan;
+    const watch = new FolderWatch({
+      directory,
+      clock: this.#clock,
+      counts: (file) => !this.#isManifest(file),
+      onChange: (file) => {
+        const current = this.#services.get(name);
+        if (current !== undefined) this.#restart(current, `${path.relative(directory, file)} has changed`);
+      },
+      onProblem: (text) => this.#options.onMessage(`${name}: ${text}.`),
+    });
+    this.#watches.set(name, watch);
+  }
+
+  #isManifest(file: string): boolean {
+    return this.#manifests.files.some((name) => path.resolve(name) === file);
+  }
+
+  #workload(plan: ServicePlan): LocalWorkload {
+    const { namespace: environment, name } = plan.service.metadata;
     return new LocalWorkload({
+      ...programOf(plan),
       service: name,
       environment,
-      command,
-      directory,
       env: {},
-      ...(typeof grace === "number" ? { gracePeriodMs: grace * 1000 } : {}),
       supervisor: this.#supervisor,
       clock: this.#clock,
       random: Math.random,
-      prepareInstance: async (id) => {
-        const { env } = resolveEnv(this.#options.manifests, service, { instance: id, overrides: this.#options.env });
-        const key: InstanceKey = { environment, service: name, instance: id };
-        this.registry.upsertInstance(key);
-        const socketPath = path.join(this.#directory, `${++this.#socketCount}.sock`);
-        const agent = this.#startAgent(key, socketPath);
-        this.#agents.set(id, agent);
-        await agent;
-        return { ...env, LEVER_AGENT: `unix://${socketPath}`, LEVER_SHOW_ERRORS: "1" };
-      },
-      onExit: (id) => {
-        this.registry.removeInstance({ environment, service: name, instance: id });
-        const agent = this.#agents.get(id);
-        if (agent === undefined) return;
-        this.#agents.delete(id);
-        // One that did not start has nothing to end.
-        const closed = agent.then((started) => started.close()).catch(() => {});
-        this.#closing.add(closed);
-        void closed.then(() => this.#closing.delete(closed));
-      },
+      prepareInstance: (id) => this.#prepare({ environment, service: name, instance: id }),
+      onStopping: (id) => this.registry.upsertInstance({ environment, service: name, instance: id, isDraining: true }),
+      onExit: (id) => this.#exited({ environment, service: name, instance: id }),
       onMessage: this.#options.onMessage,
     });
+  }
+
+  async #prepare(key: InstanceKey): Promise<Record<string, string>> {
+    const plan = this.service(key.environment, key.service)?.plan;
+    if (plan === undefined) throw new LeverError("INTERNAL", `${key.service} is not run here any more`);
+    const { env } = resolveEnv(this.#manifests, plan.service, {
+      instance: key.instance,
+      overrides: this.#options.env,
+    });
+    this.registry.upsertInstance(key);
+    const socketPath = path.join(this.#directory, `${++this.#socketCount}.sock`);
+    const running: Running = { key, starting: this.#startAgent(key, socketPath), agent: undefined };
+    this.#running.set(key.instance, running);
+    running.agent = await running.starting;
+    return { ...env, LEVER_AGENT: `unix://${socketPath}`, LEVER_SHOW_ERRORS: "1" };
+  }
+
+  #exited(key: InstanceKey): void {
+    this.registry.removeInstance(key);
+    const running = this.#running.get(key.instance);
+    if (running === undefined) return;
+    this.#running.delete(key.instance);
+    // One that did not start has nothing to end.
+    const closed = running.starting.then((agent) => agent.close()).catch(() => {});
+    this.#closing.add(closed);
+    void closed.then(() => this.#closing.delete(closed));
   }
 
   async #startAgent(key: InstanceKey, socketPath: string): Promise<LocalAgent> {
@@ -220,6 +386,19 @@ export class LocalEnvironment {
     await agent.start();
     return agent;
   }
+}
+
+function nameOf({ service: { metadata } }: ServicePlan): string {
+  return `${metadata.namespace}/${metadata.name}`;
+}
+
+function programOf({ service, command, directory }: ServicePlan): LocalProgram {
+  const grace = service.spec.template.spec.terminationGracePeriodSeconds;
+  return { command, directory, ...(typeof grace === "number" ? { gracePeriodMs: grace * 1000 } : {}) };
+}
+
+function counted(count: number, noun: string): string {
+  return count === 0 ? `no ${noun}s` : `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** The system takes no socket whose path has more than about 100 characters. */
