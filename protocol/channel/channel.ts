@@ -8,34 +8,59 @@
 import { decodeFault, encodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import type { MethodError } from "../error/method-error.ts";
-import { Flag, FrameType } from "../frame/frame.ts";
+import { Flag, FrameType, framePayloadBytesMax } from "../frame/frame.ts";
 import { keptPayload } from "../frame/kept-payload.ts";
 import { Assembly, type AssemblyBudget, emptyItem } from "../invocation/assembly.ts";
 import { errorValueBytesMax, messageBytesHardMax } from "../invocation/item-limits.ts";
 import { errorOf } from "../invocation/outgoing-call.ts";
 import { decodeReceived } from "../invocation/received-item.ts";
+import { cursorBytesMax } from "../session/routing-header.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
 import { copyBytes } from "../value/copy-bytes.ts";
 import { type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
 
+/** A message as it came in. */
+export interface ReceivedMessage extends Encoded {
+  /** From where the method could go on behind it, if it said so. */
+  readonly cursor?: string | undefined;
+}
+
+/** How a channel goes, as its caller's user may show it. */
+export type ChannelState = "open" | "resuming" | "discontinuity" | "closed";
+
+/** What a `Channel` stands on: one channel of a session, or one that is opened again when it ends. */
+export interface ChannelPort {
+  readonly signal: AbortSignal;
+  readonly isEnded: boolean;
+  onState: ((state: ChannelState) => void) | undefined;
+  send(item: Encoded, cursor?: string): Promise<void>;
+  trySend(item: Encoded, cursor?: string): boolean;
+  closeWrite(): void;
+  close(): void;
+  stopReading(): void;
+  fail(item: Encoded): void;
+  cancel(error?: LeverError): void;
+  receive(): Promise<IteratorResult<ReceivedMessage, undefined>>;
+}
+
 interface Waiter {
-  readonly resolve: (result: IteratorResult<Encoded, undefined>) => void;
+  readonly resolve: (result: IteratorResult<ReceivedMessage, undefined>) => void;
   readonly reject: (error: unknown) => void;
 }
 
 interface UnreadItem {
-  readonly item: Encoded;
+  readonly item: ReceivedMessage;
   readonly cost: number;
 }
 
 /** Bytes of `send`s that wait for credit; one more is refused. */
-const sendQueueBytesMax = messageBytesHardMax;
+export const sendQueueBytesMax = messageBytesHardMax;
 
 /**
  * A channel below its values: items in their encoded form. The gateway and the command line pass them on as they are.
  * The bytes of an item that is sent must not be changed any more.
  */
-export class RawChannel implements StreamHandler {
+export class RawChannel implements StreamHandler, ChannelPort {
   readonly #stream: Stream;
   readonly #assembly: Assembly;
   readonly #controller = new AbortController();
@@ -57,10 +82,21 @@ export class RawChannel implements StreamHandler {
   #dropsInput = false;
   /** How the channel ended before both directions had ended cleanly. */
   #error: LeverError | MethodError | undefined;
-  #onEnd: (() => void) | undefined;
+  #onEnd: (() => void)[] = [];
   #onSent: (() => void) | undefined;
   #hasEnded = false;
   #isCancelledHere = false;
+  /** The method's side wants it opened again elsewhere, and it was not ending by itself. */
+  #isMoving = false;
+  /** Within a message, or behind its first fragment at least: what that said of a cursor. */
+  #isWithinItem = false;
+  #hasCursor = false;
+  #isContinued: boolean | undefined;
+
+  /** At its caller: called with `closed` once it has ended. */
+  onState: ((state: ChannelState) => void) | undefined = undefined;
+  /** At a method that was opened again: whether it has taken the cursor. Asked when its first message or end leaves. */
+  continues: (() => boolean) | undefined = undefined;
 
   constructor(stream: Stream, budget: AssemblyBudget) {
     this.#stream = stream;
@@ -91,10 +127,20 @@ export class RawChannel implements StreamHandler {
     return this.#isWriteEnded;
   }
 
+  /** At its caller: it was told to move, sends nothing any more, and reads what is still to come. */
+  get isMoving(): boolean {
+    return this.#isMoving;
+  }
+
+  /** At its caller: whether the method has taken the cursor of the opening; undefined before its first message or end. */
+  get isContinued(): boolean | undefined {
+    return this.#isContinued;
+  }
+
   /** Called once, when both directions have ended; at once if they have. */
   whenEnded(callback: () => void): void {
     if (this.#hasEnded) callback();
-    else this.#onEnd = callback;
+    else this.#onEnd.push(callback);
   }
 
   /** Called once, when all that was sent has been handed to the transport, or never will be; at once if it has. */
@@ -112,14 +158,14 @@ export class RawChannel implements StreamHandler {
 
   // ---------------------------------------------------------------- sending
 
-  /** Sends one message; resolves when the window allows the next. */
-  send(item: Encoded): Promise<void> {
+  /** Sends one message; resolves when the window allows the next. A cursor has 1 to 255 bytes of UTF-8. */
+  send(item: Encoded, cursor?: string): Promise<void> {
     try {
       this.#checkSend(item);
+      if (this.#transmitMessage(item, cursor)) return Promise.resolve();
     } catch (error) {
       return Promise.reject(error);
     }
-    if (this.#transmit(FrameType.Message, formFlag(item), item.bytes)) return Promise.resolve();
     if (this.#queuedBytes + item.bytes.length > sendQueueBytesMax && this.#writers.length > 0) {
       // What was queued cannot be taken back, so this is refused by ending the channel's use, not silently dropped.
       const error = new LeverError(
@@ -137,16 +183,18 @@ export class RawChannel implements StreamHandler {
   }
 
   /** Sends the message if the window allows it now; false, and nothing is sent, if not, or if the channel has ended. */
-  trySend(item: Encoded): boolean {
+  trySend(item: Encoded, cursor?: string): boolean {
     if (this.#isWriteEnded || this.#error !== undefined) return false;
     this.#checkSend(item);
-    if (!this.#stream.canSend(Math.min(item.bytes.length, trySendCreditBytes))) return false;
-    this.#transmit(FrameType.Message, formFlag(item), item.bytes);
+    const cursorBytes = cursor === undefined ? 0 : 1 + cursorBytesMax;
+    if (!this.#stream.canSend(Math.min(item.bytes.length + cursorBytes, trySendCreditBytes))) return false;
+    this.#transmitMessage(item, cursor);
     return true;
   }
 
   #checkSend(item: Encoded): void {
     if (this.#error !== undefined) throw this.#error;
+    if (this.#isMoving) throw moved();
     if (this.#isWriteEnded) {
       throw new LeverError("CANCELLED", "the channel's own direction was ended before; nothing can be sent on it", {
         effect: "ran",
@@ -162,7 +210,23 @@ export class RawChannel implements StreamHandler {
   }
 
   #transmit(type: number, flags: number, bytes: Uint8Array): boolean {
-    return this.#stream.send(type, flags, bytes);
+    const { continues } = this;
+    if (continues === undefined) return this.#stream.send(type, flags, bytes);
+    this.continues = undefined;
+    return this.#stream.send(type, continues() ? flags | Flag.Continues : flags, bytes);
+  }
+
+  #transmitMessage(item: Encoded, cursor: string | undefined): boolean {
+    const flags = formFlag(item);
+    if (cursor === undefined) return this.#transmit(FrameType.Message, flags, item.bytes);
+    const prefix = encodeCursor(cursor);
+    const first = new Uint8Array(prefix.length + Math.min(item.bytes.length, framePayloadBytesMax / 2));
+    first.set(prefix);
+    first.set(item.bytes.subarray(0, first.length - prefix.length), prefix.length);
+    const rest = item.bytes.subarray(first.length - prefix.length);
+    if (rest.length === 0) return this.#transmit(FrameType.Message, flags | Flag.Cursor, first);
+    this.#transmit(FrameType.Message, flags | Flag.Cursor | Flag.More, first);
+    return this.#transmit(FrameType.Message, flags, rest);
   }
 
   /** Half-closes: the peer's reading ends cleanly after what was sent; this end goes on reading. */
@@ -233,7 +297,7 @@ export class RawChannel implements StreamHandler {
    * The next item; done at the peer's clean end, also if the own direction breaks after it. Rejects with the error that
    * the channel ended with.
    */
-  receive(): Promise<IteratorResult<Encoded, undefined>> {
+  receive(): Promise<IteratorResult<ReceivedMessage, undefined>> {
     const item = this.#items[this.#itemsAt];
     if (item !== undefined) {
       this.#itemsAt++;
@@ -253,6 +317,14 @@ export class RawChannel implements StreamHandler {
     return new Promise((resolve, reject) => {
       this.#readers.push({ resolve, reject });
     });
+  }
+
+  /** What was received and not read: at the end of a channel, for whoever goes on with another one. */
+  takeUnread(): ReceivedMessage[] {
+    const unread = this.#items.slice(this.#itemsAt).map(({ item }) => item);
+    this.#items = [];
+    this.#itemsAt = 0;
+    return unread;
   }
 
   #dropInput(): void {
@@ -275,12 +347,12 @@ export class RawChannel implements StreamHandler {
     }
   }
 
-  #deliver(item: Encoded): void {
+  #deliver(item: ReceivedMessage): void {
     const cost = this.#owed;
     this.#owed = 0;
     const reader = this.#readers.shift();
     if (reader === undefined) {
-      this.#items.push({ item: { bytes: keptPayload(item.bytes), form: item.form }, cost });
+      this.#items.push({ item: { ...item, bytes: keptPayload(item.bytes) }, cost });
     } else {
       this.#stream.consumeOfStream(cost);
       reader.resolve({ done: false, value: item });
@@ -297,7 +369,11 @@ export class RawChannel implements StreamHandler {
 
   onFrame(_stream: Stream, type: number, flags: number, payload: Uint8Array): void {
     if (type === FrameType.Reset) return this.#break(fromReset(payload));
+    if (type === FrameType.Move) return this.#onMove();
     if (type !== FrameType.Message && type !== FrameType.End) return;
+    this.#isContinued ??= (flags & Flag.Continues) !== 0;
+    if (!this.#isWithinItem) this.#hasCursor = type === FrameType.Message && (flags & Flag.Cursor) !== 0;
+    this.#isWithinItem = (flags & Flag.More) !== 0;
     const cost = flowCost(payload);
     this.#owed += cost;
     // Not of the stream: a reader that stalls stops its own writer only.
@@ -322,14 +398,26 @@ export class RawChannel implements StreamHandler {
     const bytes = this.#assembly.finish(payload);
     const form = (flags & Flag.Bytes) !== 0 ? "bytes" : "value";
     if (type === FrameType.Message) {
-      return this.#deliver({ bytes, form });
+      if (!this.#hasCursor) return this.#deliver({ bytes, form });
+      const message = withoutCursor(bytes, form);
+      return LeverError.is(message) ? this.cancel(message) : this.#deliver(message);
     }
     this.#giveBack();
     if ((flags & (Flag.Error | Flag.Fault)) !== 0) this.#break(errorOf(flags, bytes, form));
     else this.#onPeerEnd();
   }
 
+  /** Ends the own direction behind what was sent: the method reads to that, ends too, and the rest of it is read here. */
+  #onMove(): void {
+    // A caller that has said all it had to say waits for the method's own end.
+    if (this.#isWriteEnded || this.#error !== undefined) return;
+    this.closeWrite();
+    this.#isMoving = true;
+  }
+
   #onPeerEnd(): void {
+    // It has ended because it had to, and not because it was done.
+    if (this.#isMoving && !this.#dropsInput) return this.#break(moved());
     this.#isReadEnded = true;
     this.#settleReaders();
     this.#checkEnded();
@@ -371,9 +459,59 @@ export class RawChannel implements StreamHandler {
     if (this.#hasEnded || !this.#isReadEnded || !this.#isWriteEnded) return;
     this.#hasEnded = true;
     const onEnd = this.#onEnd;
-    this.#onEnd = undefined;
-    onEnd?.();
+    this.#onEnd = [];
+    for (const callback of onEnd) callback();
+    notify(this.onState, "closed");
   }
+}
+
+/** What a listener throws is its own, and must not end the session whose frame it hears of. */
+export function notify(listener: ((state: ChannelState) => void) | undefined, state: ChannelState): void {
+  try {
+    listener?.(state);
+  } catch (error) {
+    void Promise.reject(error);
+  }
+}
+
+export function moved(): LeverError {
+  return new LeverError(
+    "MOVED",
+    "the resource moves to another instance, and its channels have ended; open the channel again, or have that done by " +
+      ".with({ resume: true })",
+    { effect: "ran" },
+  );
+}
+
+const cursorEncoder = new TextEncoder();
+const cursorDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Throws INVALID_OPTION. */
+function encodeCursor(cursor: unknown): Uint8Array {
+  const isText = typeof cursor === "string" && cursor.isWellFormed() && cursor.length <= cursorBytesMax;
+  const bytes = isText ? cursorEncoder.encode(cursor) : undefined;
+  if (bytes === undefined || bytes.length === 0 || bytes.length > cursorBytesMax) {
+    const found = typeof cursor === "string" ? `text of ${bytes?.length ?? cursor.length} bytes` : `a ${typeof cursor}`;
+    throw new LeverError("INVALID_OPTION", `cursor is ${found}, expected 1 to ${cursorBytesMax} bytes of UTF-8`, {
+      details: { field: "cursor" },
+    });
+  }
+  const prefix = new Uint8Array(1 + bytes.length);
+  prefix[0] = bytes.length;
+  prefix.set(bytes, 1);
+  return prefix;
+}
+
+function withoutCursor(bytes: Uint8Array, form: Encoded["form"]): ReceivedMessage | LeverError {
+  const length = bytes[0] ?? 0;
+  if (length > 0 && bytes.length > length) {
+    try {
+      return { bytes: bytes.subarray(1 + length), form, cursor: cursorDecoder.decode(bytes.subarray(1, 1 + length)) };
+    } catch {
+      // Not UTF-8.
+    }
+  }
+  return new LeverError("PROTOCOL_VIOLATION", "a message's cursor is not 1 to 255 bytes of UTF-8", { effect: "ran" });
 }
 
 /** A large message goes out in fragments as credit comes in; `trySend` asks for the first of them only. */
@@ -388,6 +526,12 @@ function fromReset(payload: Uint8Array): LeverError {
   return error.effect === "ran" ? error : error.withEffect("ran");
 }
 
+/** Of one message. */
+export interface SendOptions {
+  /** From where the method could go on behind this message: 1 to 255 bytes of UTF-8. */
+  readonly cursor?: string;
+}
+
 /**
  * A channel as methods and callers use it. `Receives` and `Sends` are the messages in the two directions: JSON values,
  * or `Uint8Array`s.
@@ -397,10 +541,10 @@ function fromReset(payload: Uint8Array): LeverError {
  * reading: how the method itself ends, by returning or by throwing, is what its caller gets.
  */
 export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterable<Receives>, AsyncDisposable {
-  readonly #raw: RawChannel;
+  readonly #raw: ChannelPort;
   readonly #isOfMethod: boolean;
 
-  constructor(raw: RawChannel, side: "caller" | "method" = "caller") {
+  constructor(raw: ChannelPort, side: "caller" | "method" = "caller") {
     this.#raw = raw;
     this.#isOfMethod = side === "method";
   }
@@ -416,17 +560,40 @@ export class Channel<Receives = unknown, Sends = unknown> implements AsyncIterab
   }
 
   /**
+   * At the caller of a channel with `resume`, called at each change: `resuming` when it has ended and is opened again,
+   * `open` when it is, `discontinuity` before the first message behind which some may be missing, `closed` at its end.
+   * Without `resume` there is `closed` only.
+   */
+  get onstate(): ((state: ChannelState) => void) | undefined {
+    return this.#raw.onState;
+  }
+
+  set onstate(listener: ((state: ChannelState) => void) | undefined) {
+    this.#raw.onState = listener;
+  }
+
+  /**
    * Sends one message and resolves when the window allows the next: awaiting each `send` is back-pressure.
    * Rejects with the error that ended the channel, VALUE_NOT_ENCODABLE, or MESSAGE_TOO_LARGE. Bytes are copied: a
    * buffer may be filled anew as soon as this returns.
+   *
+   * A method may give a `cursor` (1 to 255 bytes): whoever received this message and has to open the channel again
+   * brings it along, in `context().cursor`.
    */
-  async send(message: Sends): Promise<void> {
-    return this.#raw.send(encodeOwned(message));
+  async send(message: Sends, options: SendOptions = {}): Promise<void> {
+    return this.#raw.send(encodeOwned(message), this.#cursor(options));
   }
 
   /** Sends the message if it can leave now; false if the reader is too slow, or the channel has ended. */
-  trySend(message: Sends): boolean {
-    return this.#raw.trySend(encodeOwned(message));
+  trySend(message: Sends, options: SendOptions = {}): boolean {
+    return this.#raw.trySend(encodeOwned(message), this.#cursor(options));
+  }
+
+  #cursor({ cursor }: SendOptions): string | undefined {
+    if (cursor === undefined || this.#isOfMethod) return cursor;
+    throw new LeverError("INVALID_OPTION", "a cursor was given by a caller; only methods send messages with cursors", {
+      details: { field: "cursor" },
+    });
   }
 
   /** Ends the own direction: the peer's loop ends after the last message; this end may go on reading. */

@@ -56,6 +56,8 @@ export const Flag = {
   Fault: 0x08,
   /** MESSAGE, its first fragment: the item begins with a cursor (u8 length, then UTF-8) before the message itself. */
   Cursor: 0x10,
+  /** MESSAGE, END: the first of a channel that was opened again, whose method has taken the cursor: nothing is missing. */
+  Continues: 0x20,
   /** PING: the answer to one. */
   Ack: 0x01,
 } as const;

@@ -12,16 +12,27 @@ import { decodeFault, encodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import { MethodError } from "../error/method-error.ts";
 import { Flag, FrameType, replyLoadBytes } from "../frame/frame.ts";
+import { keptPayload } from "../frame/kept-payload.ts";
+import type { Gate } from "../session/gate.ts";
 import { decodeFields, FieldKey, type RoutingFields, routingFixedBytes } from "../session/routing-header.ts";
 import type { OpenFrame, Session } from "../session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
+import { copyBytes } from "../value/copy-bytes.ts";
 import { type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
 import { Assembly, type AssemblyBudget } from "./assembly.ts";
 import { argsBytesHardMax, errorValueBytesMax, resultBytesHardMax } from "./item-limits.ts";
+import type { Outcome, OutcomeListener, TokenCall, TokenMemory } from "./token-memory.ts";
 
 /** Who has the methods. */
 export interface MethodHost {
+  /**
+   * Before `prepare`, for what names a resource or has a token: what it throws refuses it, with effect `none`. It
+   * returns the memory of tokens that the call falls into; a channel's token is not remembered.
+   */
+  admit?(invocation: Invocation): TokenMemory | undefined | Promise<TokenMemory | undefined>;
+  /** Just before a method that `admit` was asked for is entered: what it throws refuses the call, with effect `none`. */
+  enters?(invocation: Invocation): void;
   /**
    * Finds the method and checks the arguments; what it throws refuses the call, with effect `none`. The function that
    * it returns enters the method; its result, or what it throws, is the method's own. It may take its time (validators
@@ -121,7 +132,15 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   /** When the caller stops waiting, on the `now` of the server; undefined: never, or the channel is open. */
   readonly deadlineAt: number | undefined;
   /** As `deadlineAt`, of a channel too: until then its arguments have to be there. */
-  readonly #openDeadlineAt: number | undefined;
+  readonly openDeadlineAt: number | undefined;
+  /** For the host. */
+  attachment: unknown = undefined;
+  /** Called once, when the method has returned or thrown, or is not entered. Must not throw. */
+  onReturned: (() => void) | undefined = undefined;
+  /** Called once, after `onReturned`, when all that the method said has been handed to the transport, or never will be. */
+  onAnswered: (() => void) | undefined = undefined;
+  /** At `onReturned`: its stream had ended before the method did. */
+  hasLostCaller = false;
   readonly #server: InvocationServer;
   readonly #stream: Stream;
   #assembly: Assembly | undefined;
@@ -129,18 +148,51 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   #abortedWith: LeverError | MethodError | undefined;
   #isDone = false;
   #isAnswered = false;
+  #isAdmitted = false;
+  #raw: RawChannel | undefined;
+  #isCursorTaken = false;
+  /** The token that this invocation runs for. */
+  #token: { readonly memory: TokenMemory; readonly call: TokenCall } | undefined;
+  /** Lets go of what waits for another run with the same token. */
+  #stopWaiting: (() => void) | undefined;
 
   constructor(server: InvocationServer, stream: Stream, target: Target, timeoutMs: number) {
     super();
     this.#server = server;
     this.#stream = stream;
     this.target = target;
-    this.#openDeadlineAt = timeoutMs === 0 ? undefined : server.options.now() + timeoutMs;
-    this.deadlineAt = stream.isChannel ? undefined : this.#openDeadlineAt;
+    this.openDeadlineAt = timeoutMs === 0 ? undefined : server.options.now() + timeoutMs;
+    this.deadlineAt = stream.isChannel ? undefined : this.openDeadlineAt;
   }
 
   get session(): Session {
     return this.#stream.session;
+  }
+
+  get streamId(): number {
+    return this.#stream.id;
+  }
+
+  /** The stream has ended; the method may run nevertheless. */
+  get isStreamClosed(): boolean {
+    return this.#stream.isClosed;
+  }
+
+  /** As of `Stream`: asked for all that the method says to its caller. */
+  set gate(gate: Gate) {
+    this.#stream.gate = gate;
+  }
+
+  /** The cursor with which the channel was opened again: from here on the method is taken to go on behind it. */
+  takeCursor(): string | undefined {
+    this.#isCursorTaken = true;
+    return this.fields.cursor;
+  }
+
+  /** Ends the call or channel for the method: its signal is aborted; a channel is reset. */
+  abort(error: LeverError): void {
+    this.#abort(error);
+    this.#raw?.cancel(error);
   }
 
   /** What came in the routing header. Never throws: a caller that cannot be read is none. */
@@ -180,7 +232,8 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
 
   override onDeadline(): void {
     const error = new LeverError("DEADLINE_EXCEEDED", `the deadline of ${this.target.text} has passed`);
-    if (this.#assembly === undefined) this.#abort(error);
+    if (this.#stopWaiting !== undefined) this.#answerWith(fault(error));
+    else if (this.#assembly === undefined) this.#abort(error);
     else this.refuse(error);
   }
 
@@ -203,14 +256,15 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     if (this.#isAnswered) return;
     this.#isAnswered = true;
     this.#server.answered();
+    this.onAnswered?.();
   }
 
   #abort(error: LeverError | MethodError): void {
     // What is left of the answer is dropped with the stream.
     if (this.#isDone) return this.#answered();
-    if (this.#assembly !== undefined) {
+    if (this.#assembly !== undefined || this.#stopWaiting !== undefined) {
       // Not entered yet: nothing else will let go of the stream.
-      this.#assembly.drop();
+      this.#assembly?.drop();
       this.#assembly = undefined;
       this.#giveUp();
     }
@@ -227,7 +281,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
       if (this.#assembly === undefined) {
         this.#assembly = new Assembly(this.#server.options.budget);
         // Arguments that never end must not be held for ever.
-        if (this.#openDeadlineAt !== undefined) this.#server.options.wheel.add(this, this.#openDeadlineAt);
+        if (this.openDeadlineAt !== undefined) this.#server.options.wheel.add(this, this.openDeadlineAt);
       }
       if (this.#assembly.bytes + fragment.length > argsBytesHardMax) {
         return this.refuse(
@@ -246,8 +300,9 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
       if (stream.isChannel) this.#server.options.wheel.remove(this);
     }
     const args: Encoded = { bytes, form: (flags & Flag.Bytes) !== 0 ? "bytes" : "value" };
-    if (stream.isChannel) this.#runChannel(args);
-    else this.#runCall(args);
+    const { resource, token } = this.#fields;
+    if (resource !== undefined || token !== undefined) this.#admit(args);
+    else this.#run(args);
   }
 
   refuse(error: LeverError): void {
@@ -259,10 +314,89 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
 
   /** The method is not entered. */
   #giveUp(): void {
-    this.#isDone = true;
-    this.#server.options.wheel.remove(this);
+    this.#letGo();
     this.#stream.release();
     this.#answered();
+  }
+
+  #letGo(): void {
+    this.#isDone = true;
+    this.#server.options.wheel.remove(this);
+    this.#stopWaiting?.();
+    this.#stopWaiting = undefined;
+    const token = this.#token;
+    this.#token = undefined;
+    token?.memory.abandon(token.call);
+    this.onReturned?.();
+  }
+
+  #run(args: Encoded): void {
+    if (this.#stream.isChannel) this.#runChannel(args);
+    else this.#runCall(args);
+  }
+
+  // ---------------------------------------------------------------- resources and tokens
+
+  #admit(args: Encoded): void {
+    const { host, budget } = this.#server.options;
+    if (host.admit === undefined) return this.#run(args);
+    this.#isAdmitted = true;
+    let memory: ReturnType<NonNullable<MethodHost["admit"]>>;
+    try {
+      memory = host.admit(this);
+    } catch (error) {
+      return this.refuse(LeverError.from(error));
+    }
+    if (!(memory instanceof Promise)) return this.#remember(memory, args);
+    const kept = keep(args, budget);
+    if (kept === undefined) memory = Promise.reject(tooManyArguments());
+    this.#afterPrepared(
+      memory.finally(() => kept?.drop()),
+      (found) => this.#remember(found, kept?.args ?? args),
+    );
+  }
+
+  /** Runs the call, unless its token has done so. */
+  #remember(memory: TokenMemory | undefined, args: Encoded): void {
+    const { token, tokenTime, resource = "" } = this.#fields;
+    if (memory === undefined || token === undefined || this.#stream.isChannel) return this.#run(args);
+    const { budget, wheel } = this.#server.options;
+    const call: TokenCall = { resource, method: this.target.method, token, timeMs: tokenTime ?? 0 };
+    let kept: ReturnType<typeof keep>;
+    const onOutcome: OutcomeListener = (outcome) => {
+      this.#stopWaiting?.();
+      this.#stopWaiting = undefined;
+      wheel.remove(this);
+      if (outcome !== undefined) this.#answerWith(outcome);
+      else if (!this.#isDone) this.#remember(memory, kept?.args ?? args);
+    };
+    let decision: ReturnType<TokenMemory["begin"]>;
+    try {
+      decision = memory.begin(call, onOutcome);
+    } catch (error) {
+      const refusal = LeverError.from(error);
+      // REFUSE would say that the method has not run.
+      return refusal.effect === "none" ? this.refuse(refusal) : this.#answerWith(fault(refusal));
+    }
+    if (decision === "run") {
+      this.#token = { memory, call };
+      return this.#run(args);
+    }
+    if (decision !== "wait") return this.#answerWith(decision);
+    kept = keep(args, budget);
+    this.#stopWaiting = () => {
+      memory.stopWaiting(call, onOutcome);
+      kept?.drop();
+    };
+    if (kept === undefined) return this.refuse(tooManyArguments());
+    if (this.deadlineAt !== undefined) wheel.add(this, this.deadlineAt);
+  }
+
+  /** Answers a call whose method is not entered, though it may have run before. */
+  #answerWith({ flags, bytes }: Outcome): void {
+    if (this.#isDone) return;
+    this.#letGo();
+    this.#sendReply(flags, bytes);
   }
 
   // ---------------------------------------------------------------- calls
@@ -289,7 +423,20 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     );
   }
 
+  /** False if it was refused at the last moment. */
+  #mayEnter(): boolean {
+    if (!this.#isAdmitted) return true;
+    try {
+      this.#server.options.host.enters?.(this);
+      return true;
+    } catch (error) {
+      this.refuse(LeverError.from(error));
+      return false;
+    }
+  }
+
   #enterCall(enter: () => unknown): void {
+    if (!this.#mayEnter()) return;
     this.#server.entered();
     let result: unknown;
     let promise: Promise<unknown> | undefined;
@@ -334,7 +481,16 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   }
 
   #reply(flags: number, bytes: Uint8Array): void {
+    this.hasLostCaller = this.#stream.isClosed;
+    const token = this.#token;
+    this.#token = undefined;
     this.#leave();
+    // A method's result may be memory that it goes on using.
+    if (token !== undefined) token.memory.finish(token.call, { flags, bytes: copyBytes(bytes) });
+    this.#sendReply(flags, bytes);
+  }
+
+  #sendReply(flags: number, bytes: Uint8Array): void {
     const stream = this.#stream;
     if (!stream.isClosed) {
       const item = new Uint8Array(replyLoadBytes + bytes.length);
@@ -349,6 +505,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     this.#isDone = true;
     this.#server.options.wheel.remove(this);
     this.#server.left();
+    this.onReturned?.();
   }
 
   // ---------------------------------------------------------------- channels
@@ -365,8 +522,11 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   }
 
   #enterChannel(enter: (channel: Channel) => unknown): void {
+    if (!this.#mayEnter()) return;
     const stream = this.#stream;
     const raw = new RawChannel(stream, this.#server.options.budget);
+    if (this.#fields.cursor !== undefined) raw.continues = () => this.#isCursorTaken;
+    this.#raw = raw;
     stream.handler = raw;
     this.#server.entered();
     const onAbort = () => {
@@ -392,6 +552,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   }
 
   #channelEnded(raw: RawChannel, thrown: { error: unknown } | undefined): void {
+    this.hasLostCaller = this.#stream.isClosed;
     if (thrown === undefined) raw.close();
     else if (raw.error === undefined || !isDueTo(thrown.error, raw.error)) {
       // Also when nobody is told any more: what is no MethodError has to be reported.
@@ -429,6 +590,26 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     }
     return fault(new LeverError("METHOD_THREW", text, { effect: "ran" }));
   }
+}
+
+/** Arguments that have to wait, counted with those that are not complete; undefined if there are too many. */
+function keep({ bytes, form }: Encoded, budget: AssemblyBudget): { args: Encoded; drop: () => void } | undefined {
+  const kept = keptPayload(bytes);
+  const counted = kept.length;
+  if (budget.bytes + counted > budget.bytesMax) return undefined;
+  budget.bytes += counted;
+  let isKept = true;
+  const drop = () => {
+    if (isKept) budget.bytes -= counted;
+    isKept = false;
+  };
+  return { args: { bytes: kept, form }, drop };
+}
+
+function tooManyArguments(): LeverError {
+  return new LeverError("OVERLOADED", "too many arguments of calls that have to wait are held at once", {
+    effect: "none",
+  });
 }
 
 function fault(error: LeverError): { flags: number; bytes: Uint8Array } {

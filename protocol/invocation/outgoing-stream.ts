@@ -9,6 +9,7 @@ import { DeadlineEntry, type DeadlineWheel } from "../deadline/deadline-wheel.ts
 import { decodeFault, encodeFault } from "../error/fault.ts";
 import { LeverError } from "../error/lever-error.ts";
 import { Flag, FrameType } from "../frame/frame.ts";
+import type { Gate } from "../session/gate.ts";
 import type { Session } from "../session/session.ts";
 import type { Stream, StreamHandler } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
@@ -22,6 +23,8 @@ export interface OutgoingOptions {
   /** `encodeFields` of resource, token, trace context and metadata. */
   readonly fields: Uint8Array;
   readonly signal?: CancelSignal | undefined;
+  /** Asked before each frame of the call leaves, as `Stream.gate`. */
+  readonly gate?: Gate | undefined;
 }
 
 /** What cancels a call: an AbortSignal, or what a client makes of several. The listener is taken off at the call's end. */
@@ -83,12 +86,12 @@ export abstract class OutgoingStream<Result> extends DeadlineEntry implements St
   }
 
   start(session: Session, args: Encoded, flags: number): void {
-    const { timeoutMs, fields, signal } = this.options;
+    const { timeoutMs, fields, signal, gate } = this.options;
     try {
       checkArgsSize(args);
       if (signal?.aborted === true) throw cancelled(this.target, signal, "none");
       const openFlags = args.form === "bytes" ? flags | Flag.Bytes : flags;
-      this.#stream = session.open(this.target, openFlags, timeoutMs, fields, args.bytes, this);
+      this.#stream = session.open(this.target, openFlags, timeoutMs, fields, args.bytes, this, gate);
     } catch (error) {
       return this.fail(error);
     }
