@@ -33,6 +33,8 @@ export const agentService = "agent";
 /** `lever://lever-system/agent/handOverChan`: the next holder's agent fetches what the last one left in a slot. */
 export const handOverMethod = "handOverChan";
 
+/** Streams that a `pong` names. */
+export const orphansMax = 1000;
 const incarnationCharsMax = 128;
 const typeCharsMax = 64;
 /** Slots in one message: all of a service. */
@@ -268,6 +270,11 @@ export interface PongMessage {
   readonly type: "pong";
   readonly n: number;
   readonly asks: number;
+  /**
+   * The streams of methods that run although their stream has ended: its caller cancelled, or they closed their channel.
+   * At most `orphansMax`; left out if there are more.
+   */
+  readonly orphans?: readonly number[];
 }
 
 export interface OpenedMessage extends SlotEpoch {
@@ -446,7 +453,12 @@ export function decodeAppMessage(value: unknown): AppMessage | undefined {
   const type = fields.text("type", typeCharsMax);
   switch (type) {
     case "pong":
-      return { type, n: readCount(fields, "n"), asks: readCount(fields, "asks") };
+      return {
+        type,
+        n: readCount(fields, "n"),
+        asks: readCount(fields, "asks"),
+        ...(fields.has("orphans") && { orphans: readStreams(fields, "orphans") }),
+      };
     case "opened":
       return { type, ...readSlotEpoch(fields) };
     case "left":
@@ -534,6 +546,15 @@ function readAbsent(fields: FieldReader, key: string): AbsentMemory {
 
 function readCount(fields: FieldReader, key: string): number {
   return fields.integer(key, 0, Number.MAX_SAFE_INTEGER);
+}
+
+function readStreams(fields: FieldReader, key: string): number[] {
+  return fields.list(key, orphansMax).map((id) => {
+    if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id > 0xffffffff) {
+      fields.refuse(key, "the numbers of streams");
+    }
+    return id as number;
+  });
 }
 
 function readDuration(fields: FieldReader, key: string): number {
