@@ -30,6 +30,7 @@ import { reportedLoad } from "./balancer/endpoint-load.ts";
 import { InboundRelay } from "./inbound-relay.ts";
 import { type AgentLimits, defaultAgentLimits } from "./limits.ts";
 import { type AgentObserver, silentObserver } from "./observer.ts";
+import { type OutgoingCall, outgoingCall, type ParentInvocation, plainCall } from "./outgoing-fields.ts";
 import type { LinkHost } from "./peer-link.ts";
 import { OutboundRelay } from "./relay.ts";
 import { type MethodRoute, ServiceView } from "./service-view.ts";
@@ -74,6 +75,8 @@ interface Link {
   readonly kind: "app" | "peer" | "client";
   /** The `Caller` field for frames of this link, encoded; an app has none: its agent's peers know the agent. */
   caller: Uint8Array;
+  /** What runs in the app of this link, by the stream's id. */
+  readonly invocations: Map<number, ParentInvocation>;
 }
 
 const noField = new Uint8Array(0);
@@ -160,23 +163,35 @@ export class Agent implements LinkHost {
     return this.#sessions;
   }
 
+  /** Calls from here that are held for each slot of a service; only slots that have some. */
+  heldBySlot(environment: string, service: string): ReadonlyMap<number, number> {
+    return this.#views.get(`${environment}/${service}`)?.view.slots?.heldBySlot() ?? new Map();
+  }
+
   /** For metrics: calls and channels that the app here serves, those that went out from here, and what is kept. */
   get counts(): {
     calls: number;
     channels: number;
     outgoing: number;
     held: number;
+    /** Of those, the ones that wait for the holder of a resource. */
+    heldForResources: number;
     retainedBytes: number;
     sessions: number;
     views: number;
   } {
     let outgoing = 0;
-    for (const { view } of this.#views.values()) outgoing += view.calls;
+    let heldForResources = 0;
+    for (const { view } of this.#views.values()) {
+      outgoing += view.calls;
+      heldForResources += view.slots?.waiting ?? 0;
+    }
     return {
       calls: this.#callsServed,
       channels: this.#channelsServed,
       outgoing,
       held: this.#held,
+      heldForResources,
       retainedBytes: this.#retainedBytes,
       sessions: this.#sessions.size,
       views: this.#views.size,
@@ -215,7 +230,7 @@ export class Agent implements LinkHost {
       return undefined;
     }
     this.#accepted[kind]++;
-    const link: Link = { kind, caller: noField };
+    const link: Link = { kind, caller: noField, invocations: new Map() };
     const session: Session = new Session({
       transport,
       clock: this.clock,
@@ -308,11 +323,19 @@ export class Agent implements LinkHost {
     let frame = open.frame;
     const cost = flowCost(frame);
     const argsBytes = frame.length - open.payloadAt;
-    try {
-      if (open.payloadAt > routingFixedBytes) this.#checkFields(frame, open.payloadAt);
-      if (link.kind === "client") frame = withField(frame, FieldKey.Caller, link.caller);
-    } catch (error) {
-      return this.#refuseCaller(link, session, stream, open.target, LeverError.from(error));
+    let call: OutgoingCall = plainCall;
+    const isClient = link.kind === "client";
+    if (isClient || open.payloadAt > routingFixedBytes) {
+      try {
+        ({ call, frame } = outgoingCall(frame, open.payloadAt, {
+          environment: this.#environmentOf(open.target, session.hello, link.kind),
+          service: open.target.service,
+          caller: isClient ? link.caller : noField,
+          invocations: isClient ? undefined : link.invocations,
+        }));
+      } catch (error) {
+        return this.#refuseCaller(link, session, stream, open.target, LeverError.from(error));
+      }
     }
     let route = open.target.route as MethodRoute | undefined;
     if (route === undefined || route.policyVersion !== route.view.policyVersion) {
@@ -324,7 +347,7 @@ export class Agent implements LinkHost {
       // A target lives as long as its session, and must not keep the view of a service that there is not.
       if (route.view.exists) open.target.route = route;
     }
-    new OutboundRelay(this, stream, route, open.timeoutMs).begin(open.flags, frame, argsBytes, cost);
+    new OutboundRelay(this, stream, route, open.timeoutMs, call).begin(open.flags, frame, argsBytes, cost);
   }
 
   #refuseCaller(link: Link, session: Session, stream: Stream, target: Target, error: LeverError): void {

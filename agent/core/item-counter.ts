@@ -1,16 +1,19 @@
 /**
  * Counts the bytes of one item (arguments, a result, a message) while its fragments pass, against the service's limit.
- * A relay never holds the item, so the limit is checked fragment by fragment.
+ * A relay never holds the item, so the limit is checked fragment by fragment. A message's cursor is not the message's:
+ * its reader counts exactly, here a message with one may be as much larger as the longest cursor.
  */
 
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Flag } from "@leveros/protocol/frame/frame.ts";
+import { cursorBytesMax } from "@leveros/protocol/session/routing-header.ts";
 
 export class ItemCounter {
   #bytes = 0;
 
   /** True if the item stays within `bytesMax` with this fragment. */
   add(flags: number, fragmentBytes: number, bytesMax: number): boolean {
+    if ((flags & Flag.Cursor) !== 0) this.#bytes -= 1 + cursorBytesMax;
     this.#bytes += fragmentBytes;
     const fits = this.#bytes <= bytesMax;
     if ((flags & Flag.More) === 0) this.#bytes = 0;

@@ -16,6 +16,10 @@ export interface AgentObserver {
   channelClosed(environment: string, service: string, code: string): void;
   /** A call goes to another instance, or to the same once more. */
   retried(reason: string): void;
+  /** A call for a resource was refused by who did not hold it (any more), and goes to whoever does. */
+  moved(): void;
+  /** A call or channel was ended because who has it may have lost the resource: nothing that it says counts. */
+  fenced(): void;
   /** A call or channel that a peer sent to the app here is over, or was refused. */
   served(code: string, durationMs: number): void;
 }
@@ -25,6 +29,8 @@ export const silentObserver: AgentObserver = {
   channelOpened() {},
   channelClosed() {},
   retried() {},
+  moved() {},
+  fenced() {},
   served() {},
 };
 

@@ -1,28 +1,35 @@
 /**
- * A call or channel at its caller's agent: chooses the instance, sends the arguments there, tries elsewhere where that
- * is safe, and passes everything else through undecoded.
+ * A call or channel at its caller's agent: chooses the instance, sends the arguments there, tries again where that is
+ * safe, and passes everything else through undecoded. One with a resource goes to whoever holds the resource's slot,
+ * under the slot's epoch, and waits for its turn while nobody does (slot-view.ts).
  *
  * Invariants: the caller gets exactly one end; `effect` is the worst over all attempts; nothing is sent twice unless
- * `decideRetry` allows it; credit that the caller spent comes back when its frame has left here, or is kept within
- * `retainedBytesMax`. Each attempt is told to its instance as begun and, once, as ended.
+ * `decideRetry` or `decideHolderRetry` allows it; credit that the caller spent comes back when its frame has left here,
+ * or is kept within `retainedBytesMax`. Each attempt is told to its instance as begun and, once, as ended. Nothing is
+ * sent, and nothing that comes is passed on, under an epoch below the fence of the slot's row; epoch 0 alone, of
+ * services that serve although nobody knows who holds a resource, has no fence.
  */
 
 import type { TimerHandle } from "@leveros/protocol/clock/clock.ts";
+import type { SlotRow } from "@leveros/protocol/control/discovery.ts";
 import { DeadlineEntry } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import type { Effect, Reason } from "@leveros/protocol/error/catalogue.ts";
 import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError, worseEffect } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType, replyLoadBytes } from "@leveros/protocol/frame/frame.ts";
 import { keptPayload } from "@leveros/protocol/frame/kept-payload.ts";
+import { FieldKey, integerField, routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
 import { type Session, writeTimeout } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
 import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
 import type { Agent } from "./agent.ts";
 import { ItemCounter, itemTooLarge } from "./item-counter.ts";
 import { endCode } from "./observer.ts";
+import type { OutgoingCall } from "./outgoing-fields.ts";
 import type { LinkWaiter } from "./peer-link.ts";
-import { decideRetry } from "./retry/retry-policy.ts";
+import { decideHolderRetry, decideRetry, type FailedAttempt } from "./retry/retry-policy.ts";
 import type { Instance, MethodRoute, ServiceView, ViewWaiter } from "./service-view.ts";
+import { hasMoved, type SlotCaller, type SlotView } from "./slot-view.ts";
 
 /** What a kept frame takes beside its payload. */
 const retainedOverheadBytes = 256;
@@ -34,10 +41,16 @@ interface Fragment {
   readonly payload: Uint8Array;
 }
 
-export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkWaiter, ViewWaiter {
+/** Where a call may wait. */
+interface WaitingRoom {
+  leave(relay: OutboundRelay): void;
+}
+
+export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkWaiter, ViewWaiter, SlotCaller {
   readonly #agent: Agent;
   readonly #inbound: Stream;
   readonly #view: ServiceView;
+  readonly #call: OutgoingCall;
   #route: MethodRoute;
   readonly #startedAt: number;
   readonly #timeoutMs: number;
@@ -67,10 +80,28 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   #instance: Instance | undefined;
   #outbound: Stream | undefined;
   #tried: Instance[] | undefined;
+  /** Nowhere but there, where it may have run: else this error stands. */
+  #only: { readonly instance: Instance; readonly error: LeverError } | undefined;
   #effect: Effect = "none";
   /** Where the call waits, counted as held; undefined while it does not. */
-  #waitsAt: { leave(relay: OutboundRelay): void } | undefined;
+  #waitsAt: WaitingRoom | undefined;
   #retryTimer: TimerHandle | undefined;
+
+  // Of one with a resource.
+  /** Orders the calls of a slot. */
+  readonly arrival: number;
+  /** Where it was told its slot, for as long as it is under way. */
+  #slots: SlotView | undefined;
+  #slot = 0;
+  /** The row of the attempt that is under way, or of the last one. */
+  #row: SlotRow | undefined;
+  /** Of that attempt, as it was sent: 0 if not to the slot's holder. */
+  #epoch = 0;
+  #movedRefusals = 0;
+  /** Ids of holders that cannot be reached, where the service serves nevertheless. */
+  #avoided: string[] | undefined;
+  /** What is to come about before it is sent again: the epoch that a refusal named, and another row than this one. */
+  #waitsFor: { readonly epoch: number; readonly row: SlotRow; isOver: boolean } | undefined;
 
   #messagesOut: ItemCounter | undefined;
   /** How the caller has ended its direction of a channel. */
@@ -80,18 +111,23 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   #isOver = false;
 
   /** `timeoutMs` as in the caller's frame. */
-  constructor(agent: Agent, inbound: Stream, route: MethodRoute, timeoutMs: number) {
+  constructor(agent: Agent, inbound: Stream, route: MethodRoute, timeoutMs: number, call: OutgoingCall) {
     super();
     this.#agent = agent;
     this.#inbound = inbound;
+    this.#call = call;
     this.#route = route;
     this.#view = route.view;
+    this.arrival = this.#view.arrivals++;
     this.#startedAt = agent.clock.now();
     this.#timeoutMs = timeoutMs;
     this.#deadlineAt = this.#startedAt + (timeoutMs === 0 ? route.timeoutMs : timeoutMs);
   }
 
-  /** `frame` is the first OPEN as it came in, `argsBytes` of it are arguments, and it cost the caller `cost`. */
+  /**
+   * `frame` is the first OPEN, `argsBytes` of it are arguments, and it cost the caller `cost`. One with a resource begins
+   * with the field Epoch.
+   */
   begin(flags: number, frame: Uint8Array, argsBytes: number, cost: number): void {
     const view = this.#view;
     this.#inbound.handler = this;
@@ -125,7 +161,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   }
 
   /** Counts the call as held; fails it where too many are. */
-  #hold(at: { leave(relay: OutboundRelay): void }): boolean {
+  #hold(at: WaitingRoom): boolean {
     if (this.#agent.hold()) {
       this.#waitsAt = at;
       this.#unsent = undefined;
@@ -136,7 +172,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     this.#fail(
       new LeverError(
         "OVERLOADED",
-        `${heldCallsMax} calls wait at this agent for a table or a connection already, the most that may`,
+        `${heldCallsMax} calls wait at this agent for a table, a connection or a resource already, the most that may`,
         { effect: "none", details: { limit: "heldCallsMax", heldCallsMax } },
       ),
     );
@@ -166,7 +202,15 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   // ---------------------------------------------------------------- attempts
 
   #start(now: number): void {
+    if (this.#call.resourceHash !== undefined) return this.#enterSlot(this.#call.resourceHash);
     const { isChannel } = this.#inbound;
+    const only = this.#only;
+    if (only !== undefined) {
+      const same = this.#view.again(only.instance);
+      if (same === undefined) return this.#fail(only.error);
+      this.#attempt++;
+      return this.#attemptAt(same, now);
+    }
     let instance = this.#view.pick(now, this.#tried, isChannel);
     if (instance === undefined && this.#tried !== undefined) {
       // All that there are were tried: any may be tried again.
@@ -175,9 +219,13 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     }
     if (instance === undefined) return this.#fail(this.#view.whyNone());
     this.#attempt++;
+    this.#attemptAt(instance, now);
+  }
+
+  #attemptAt(instance: Instance, now: number): void {
     this.#attemptStartedAt = now;
     this.#instance = instance;
-    instance.balanced.begin(now);
+    instance.balanced?.begin(now);
     const { link } = instance;
     const { session } = link;
     if (session !== undefined) this.#send(session, now);
@@ -194,16 +242,19 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   #send(session: Session, now: number): void {
     const leftMs = this.#deadlineAt - now;
     if (leftMs <= 0) return this.onDeadline();
+    const { gate } = this.#call;
+    if (gate?.isOpen === false) return this.#attemptFailed(callerLapsed());
     // What is kept is never written to: a frame of an earlier attempt may still lie in a transport's queue.
     const frame = this.#unsent ?? copyBytes(this.#first as Uint8Array);
     this.#unsent = undefined;
     // Rounded up: when the time is over the caller is to hear it from here, not what the method makes of it.
     writeTimeout(frame, Math.ceil(leftMs));
+    if (this.#row !== undefined) frame.set(integerField(FieldKey.Epoch, this.#epoch, 6), routingFixedBytes);
     const owed = this.#owedFirst;
     const source = owed > 0 ? this.#inbound : undefined;
     let outbound: Stream;
     try {
-      outbound = session.openFrame(this.#route.target, this.#firstFlags, frame, this, source, owed);
+      outbound = session.openFrame(this.#route.target, this.#firstFlags, frame, this, source, owed, gate);
     } catch (error) {
       return this.#attemptFailed(LeverError.from(error).withEffect("none"));
     }
@@ -239,13 +290,14 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   #attemptFailed(error: LeverError): void {
     const instance = this.#instance;
     const now = this.#agent.clock.now();
-    this.#outbound = undefined;
-    this.#instance = undefined;
-    instance?.balanced.errored(now, this.#attemptStartedAt, error.reason);
+    this.#leaveAttempt();
+    this.#tellErrored(instance, now, error.reason);
     this.#effect = worseEffect(this.#effect, error.effect);
     if (error.reason === "DRAINING") this.#drainingRefusals++;
-    if (this.#first === undefined || this.#agent.isClosed) return this.#fail(error);
-    const decision = decideRetry({
+    if (this.#first === undefined || this.#agent.isClosed || this.#call.gate?.isOpen === false) {
+      return this.#fail(error);
+    }
+    const failed: FailedAttempt = {
       attempt: this.#attempt - this.#drainingRefusals,
       attemptsMax: this.#agent.limits.attemptsMax,
       drainingRefusals: this.#drainingRefusals,
@@ -253,38 +305,245 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
       kind: error.kind,
       reason: error.reason,
       isIdempotent: this.#route.isIdempotent,
-      // Instances do not remember tokens.
-      hasToken: false,
+      hasToken: this.#call.hasToken,
       timeLeftMs: this.#deadlineAt - now,
       budget: this.#view.retryBudget,
       now,
       random: this.#agent.random,
-    });
+    };
+    if (this.#row !== undefined) return this.#holderFailed(failed, error, this.#row);
+    const decision = decideRetry(failed);
     if (!decision.retry) return this.#fail(error);
-    if (decision.elsewhere && instance !== undefined) {
-      this.#tried ??= [];
-      this.#tried.push(instance);
+    this.#only = undefined;
+    if (instance !== undefined) {
+      if (decision.elsewhere) {
+        this.#tried ??= [];
+        this.#tried.push(instance);
+      } else this.#only = { instance, error };
     }
     this.#agent.observer.retried(error.reason);
-    if (decision.delayMs === 0) return this.#start(now);
+    this.#startIn(decision.delayMs);
+  }
+
+  #startIn(delayMs: number): void {
+    if (delayMs === 0) return this.#start(this.#agent.clock.now());
     this.#retryTimer = this.#agent.clock.setTimer(() => {
       this.#retryTimer = undefined;
       this.#start(this.#agent.clock.now());
-    }, decision.delayMs);
+    }, delayMs);
   }
+
+  /** The attempt that is under way, if one is, is so no more. */
+  #leaveAttempt(): void {
+    this.#outbound = undefined;
+    this.#instance = undefined;
+    this.#slots?.end(this, this.#slot);
+    this.#slots = undefined;
+  }
+
+  /** Calls for resources go where they must, and how they end does not say how others would fare there. */
+  #tellErrored(instance: Instance | undefined, now: number, reason: Reason): void {
+    instance?.balanced?.errored(now, this.#attemptStartedAt, this.#row === undefined ? reason : "CANCELLED");
+  }
+
+  // ---------------------------------------------------------------- the holder of a resource
+
+  get isNested(): boolean {
+    return this.#call.isNested;
+  }
+
+  /** What a hook waits for must not wait for others, who may wait for that hook. */
+  get isUrgent(): boolean {
+    return this.#call.startsInHook;
+  }
+
+  get isHeld(): boolean {
+    return this.#waitsAt !== undefined;
+  }
+
+  #enterSlot(resourceHash: number): void {
+    const { slots } = this.#view;
+    if (slots === undefined) return this.#fail(this.#view.whyNoSlots());
+    this.#slot = resourceHash % slots.count;
+    const row = slots.rowOf(this.#slot);
+    if (this.#call.startsInHook && (row.holder === "" || row.isMoving)) {
+      return this.#fail(inTransition(`slot ${row.slot} ${describe(row)}`));
+    }
+    slots.enter(this, this.#slot);
+  }
+
+  isDue(row: SlotRow): boolean {
+    const awaited = this.#waitsFor;
+    if (awaited !== undefined) {
+      if (!hasMoved(row, awaited.epoch)) return false;
+      if (row === awaited.row && !awaited.isOver) return false;
+    }
+    return row.holder !== "" || this.#view.onUncertain !== "Wait";
+  }
+
+  holdFor(slots: SlotView): boolean {
+    return this.#hold(slots);
+  }
+
+  onTurn(row: SlotRow): void {
+    const view = this.#view;
+    const { slots } = view;
+    const { resourceHash } = this.#call;
+    this.#unhold();
+    this.#stopTimer();
+    this.#waitsFor = undefined;
+    if (slots === undefined || resourceHash === undefined) return this.#fail(view.whyNoSlots());
+    let instance: Instance | undefined;
+    let epoch = 0;
+    if (row.holder !== "" && this.#avoided?.includes(row.holder) !== true) {
+      instance = view.instanceOf(row.holder);
+      epoch = row.epoch;
+    } else if (view.onUncertain === "Serve") {
+      instance = view.substituteFor(resourceHash, this.#avoided);
+      if (instance === undefined && this.#avoided !== undefined) {
+        this.#avoided = undefined;
+        instance = view.substituteFor(resourceHash, undefined);
+      }
+      if (instance === undefined) return this.#fail(view.whyNone());
+    } else {
+      return this.#fail(
+        new LeverError("RESOURCE_UNAVAILABLE", `slot ${row.slot} of ${this.#service} ${describe(row)}`, {
+          effect: "none",
+        }),
+      );
+    }
+    this.#row = row;
+    this.#epoch = epoch;
+    this.#attempt++;
+    if (instance === undefined) {
+      return this.#attemptFailed(
+        new LeverError("INSTANCE_UNREACHABLE", `${row.holder} holds slot ${row.slot} and is not in the table`, {
+          effect: "none",
+        }),
+      );
+    }
+    this.#slots = slots;
+    slots.begin(this, this.#slot);
+    this.#attemptAt(instance, this.#agent.clock.now());
+  }
+
+  #holderFailed(attempt: FailedAttempt, error: LeverError, row: SlotRow): void {
+    const isMoved = error.reason === "MOVED";
+    if (isMoved) {
+      this.#movedRefusals++;
+      if (this.#call.startsInHook) return this.#fail(inTransition(error.rawMessage));
+    }
+    const decision = decideHolderRetry({
+      ...attempt,
+      attemptEffect: error.effect,
+      onUncertain: this.#view.onUncertain,
+      movedRefusals: this.#movedRefusals,
+    });
+    if (decision.retry === "inTurn") {
+      this.#attempt--;
+      if (isMoved) this.#agent.observer.moved();
+      else this.#agent.observer.retried(error.reason);
+      return this.#waitForTurn(row, isMoved ? epochOf(error) : 0);
+    }
+    if (!decision.retry) {
+      const isEndless = isMoved && attempt.timeLeftMs > 0;
+      return this.#fail(
+        isEndless
+          ? new LeverError(
+              "RESOURCE_UNAVAILABLE",
+              `${this.#movedRefusals} times the call was refused by who was to hold slot ${row.slot} of ${this.#service}`,
+              { effect: "none", cause: error },
+            )
+          : error,
+      );
+    }
+    if (decision.elsewhere && row.holder !== "") {
+      this.#avoided ??= [];
+      this.#avoided.push(row.holder);
+    }
+    this.#agent.observer.retried(error.reason);
+    this.#startIn(decision.delayMs);
+  }
+
+  /** After an attempt under `row`: until the row is another, and what `epoch` stands for has come about. */
+  #waitForTurn(row: SlotRow, epoch: number): void {
+    const awaited = { epoch, row, isOver: false };
+    this.#waitsFor = awaited;
+    if (this.#view.slots?.rowOf(this.#slot) === row && hasMoved(row, epoch)) {
+      // Nothing says that the row will ever change: its holder is asked again after a while.
+      this.#retryTimer = this.#agent.clock.setTimer(() => {
+        this.#retryTimer = undefined;
+        awaited.isOver = true;
+        this.#view.slots?.wake(this);
+      }, this.#agent.limits.dialBackoffMs);
+    }
+    this.#start(this.#agent.clock.now());
+  }
+
+  onRow(row: SlotRow): void {
+    const sent = this.#row;
+    if (sent === undefined) return;
+    if (this.#waitsAt !== undefined) {
+      // It waits for a link to who was to hold the slot.
+      if (row.holder === sent.holder && row.epoch === sent.epoch) return;
+      this.#endAttempt(undefined, "CANCELLED");
+      this.#unhold();
+      this.#attempt--;
+      return this.#start(this.#agent.clock.now());
+    }
+    if (this.#epoch > 0 && this.#epoch < row.fence) this.#fenced(row);
+  }
+
+  /** Who has the call may have lost the resource, and somebody else have it: what it says is not heard any more. */
+  #fenced(row: SlotRow): void {
+    const outbound = this.#outbound;
+    const error = new LeverError(
+      "LEASE_LAPSED",
+      `${this.#row?.holder ?? ""}, which had the call, held slot ${row.slot} of ${this.#service} until epoch ${row.fence}`,
+      { effect: this.#isAnswered ? "ran" : outbound?.hasLeft === true ? "unknown" : "none" },
+    );
+    this.#agent.observer.fenced();
+    outbound?.reset(encodeFault(error));
+    if (this.#isAnswered) this.#fail(error);
+    else this.#attemptFailed(error);
+  }
+
+  onSlotsGone(error: LeverError | undefined): void {
+    this.#unhold();
+    this.#stopTimer();
+    this.#waitsFor = undefined;
+    if (error !== undefined) this.#fail(error);
+    else this.#start(this.#agent.clock.now());
+  }
+
+  get #service(): string {
+    return `${this.#view.environment}/${this.#view.service}`;
+  }
+
+  /** For the error of a call whose time is over: what it waited for, if it was a resource. */
+  get #waitedFor(): string {
+    const { slots } = this.#view;
+    if (slots === undefined || this.#waitsAt !== slots) return "";
+    return `: it waited for slot ${this.#slot} of ${this.#service}, which ${describe(slots.rowOf(this.#slot))}`;
+  }
+
+  #stopTimer(): void {
+    if (this.#retryTimer !== undefined) this.#agent.clock.clearTimer(this.#retryTimer);
+    this.#retryTimer = undefined;
+  }
+
+  // ---------------------------------------------------------------- ends
 
   /** Ends the attempt that is under way, if one is, for a cause that `reason` says. */
   #endAttempt(error: LeverError | undefined, reason: Reason): void {
     const outbound = this.#outbound;
-    if (outbound !== undefined) {
-      this.#outbound = undefined;
-      if (error !== undefined && !outbound.isClosed) outbound.reset(encodeFault(error));
-    }
-    const instance = this.#instance;
+    this.#outbound = undefined;
+    if (outbound !== undefined && error !== undefined && !outbound.isClosed) outbound.reset(encodeFault(error));
     // Of an answered one the instance was told already.
-    if (instance === undefined || this.#isAnswered) return;
-    this.#instance = undefined;
-    instance.balanced.errored(this.#agent.clock.now(), this.#attemptStartedAt, reason);
+    if (this.#isAnswered) return;
+    const instance = this.#instance;
+    this.#leaveAttempt();
+    this.#tellErrored(instance, this.#agent.clock.now(), reason);
   }
 
   override onDeadline(): void {
@@ -294,7 +553,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
       "DEADLINE_EXCEEDED",
       `${isChannel ? "the channel to " : ""}${this.#route.target.text} ${
         isChannel ? "was not open" : "gave no answer"
-      } within ${Math.round(this.#deadlineAt - this.#startedAt)} ms`,
+      } within ${Math.round(this.#deadlineAt - this.#startedAt)} ms${this.#waitedFor}`,
       { effect: this.#isAnswered ? "ran" : hasLeft ? "unknown" : "none" },
     );
     this.#endAttempt(error, error.reason);
@@ -317,8 +576,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     this.#dropRetained();
     this.#unsent = undefined;
     this.#unhold();
-    if (this.#retryTimer !== undefined) this.#agent.clock.clearTimer(this.#retryTimer);
-    this.#retryTimer = undefined;
+    this.#stopTimer();
     const inbound = this.#inbound;
     inbound.release();
     const view = this.#view;
@@ -330,9 +588,9 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     else if (!this.#isAnswered) observer.channelOpened(environment, service, code, durationMs);
     else {
       observer.channelClosed(environment, service, code);
-      this.#instance?.balanced.channelClosed();
+      this.#instance?.balanced?.channelClosed();
     }
-    this.#instance = undefined;
+    this.#leaveAttempt();
   }
 
   // ---------------------------------------------------------------- frames
@@ -421,6 +679,8 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
         this.#outbound = undefined;
         return this.#fail(error.withEffect("ran"));
       }
+      case FrameType.Move:
+        return inbound.move();
       default: {
         inbound.send(type, flags, payload, outbound, flowCost(payload));
         const isLast = (flags & Flag.More) === 0;
@@ -437,15 +697,15 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   #answered(payload: Uint8Array, flags: number): void {
     this.#isAnswered = true;
     this.#dropRetained();
-    const instance = this.#instance;
-    if (instance === undefined) return;
+    const balanced = this.#instance?.balanced;
+    if (balanced === undefined) return;
     const load = ((payload[0] ?? 0) << 8) | (payload[1] ?? 0);
     const now = this.#agent.clock.now();
     // A quick error is not a quick answer: it must not draw more calls to where it came from.
-    if ((flags & Flag.Error) !== 0) instance.balanced.errored(now, this.#attemptStartedAt, "METHOD_ERROR", load);
-    else if ((flags & Flag.Fault) !== 0) instance.balanced.errored(now, this.#attemptStartedAt, "METHOD_THREW", load);
-    else instance.balanced.succeeded(now, this.#attemptStartedAt, load);
-    if (this.#inbound.isChannel) instance.balanced.channelOpened();
+    if ((flags & Flag.Error) !== 0) balanced.errored(now, this.#attemptStartedAt, "METHOD_ERROR", load);
+    else if ((flags & Flag.Fault) !== 0) balanced.errored(now, this.#attemptStartedAt, "METHOD_THREW", load);
+    else balanced.succeeded(now, this.#attemptStartedAt, load);
+    if (this.#inbound.isChannel) balanced.channelOpened();
   }
 
   /** Both directions have ended, each by its END. */
@@ -470,4 +730,32 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     this.#outbound = undefined;
     this.#fail(error.withEffect("ran"));
   }
+}
+
+/** The slot whose method made the call is this instance's no more: nothing of it goes out. */
+function callerLapsed(): LeverError {
+  return new LeverError("LEASE_LAPSED", "this instance has lost the resource whose method made the call", {
+    effect: "none",
+  });
+}
+
+function inTransition(what: string): LeverError {
+  return new LeverError(
+    "HOOK_REENTRY",
+    `the call began in a hook of a resource, and goes to one that is moving, which may wait for that hook: ${what}`,
+    { effect: "none" },
+  );
+}
+
+function describe(row: SlotRow): string {
+  if (row.holder === "") return `nobody is known to hold (its last epoch is ${row.epoch})`;
+  return row.isMoving
+    ? `${row.holder} holds under epoch ${row.epoch} and is to give away under ${row.issued}`
+    : `${row.holder} holds under epoch ${row.epoch}`;
+}
+
+/** The epoch that a refusal as MOVED tells to wait for; 0 if it names none. */
+function epochOf({ details }: LeverError): number {
+  const epoch = details?.epoch;
+  return typeof epoch === "number" && Number.isSafeInteger(epoch) && epoch > 0 ? epoch : 0;
 }

@@ -1,22 +1,35 @@
 /**
- * One service as a calling agent sees it: the last table, the balancer over its instances, the policy of its methods,
- * and the calls that wait for the first table.
+ * One service as a calling agent sees it: the last table, the balancer over its instances, the links to those that hold
+ * slots, the policy of its methods, and the calls that wait for the first table. Its slots are slot-view.ts.
  */
 
-import { defaultServicePolicy, type ServiceLimits, type ServiceTable } from "@leveros/protocol/control/discovery.ts";
+import {
+  defaultServicePolicy,
+  type OnUncertain,
+  type ServiceLimits,
+  type ServiceTable,
+  type Instance as TableInstance,
+} from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { xxHash32 } from "@leveros/protocol/target/slot.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import type { Agent } from "./agent.ts";
 import { type BalancedInstance, Balancer } from "./balancer/balancer.ts";
 import { PeerLink } from "./peer-link.ts";
 import { RetryBudget } from "./retry/retry-budget.ts";
+import { SlotView, unknownRow } from "./slot-view.ts";
 
 /** An instance as the router uses it. */
 export interface Instance {
   readonly id: string;
+  /** Its id and address: what answers at another address is another agent, of which nothing is known. */
+  readonly key: string;
   readonly link: PeerLink;
-  /** What is known of it here, and who is told how calls to it went. */
-  readonly balanced: BalancedInstance<Instance>;
+  /**
+   * What is known of it here, and who is told how calls to it went; undefined for one that gets no calls but those for
+   * resources that it holds: it drains, say.
+   */
+  readonly balanced: BalancedInstance<Instance> | undefined;
 }
 
 /** What is known of a method, kept at the target so that nothing is looked up per call. */
@@ -44,6 +57,12 @@ export class ServiceView {
   readonly #agent: Agent;
   readonly #balancer: Balancer<Instance>;
   #table: ServiceTable | undefined;
+  /** What the balancer has, by key. */
+  readonly #balanced = new Map<string, Instance>();
+  /** The others that were asked for, by key. */
+  readonly #others = new Map<string, Instance>();
+  /** The table's instances by id; made when somebody asks. */
+  #byId: Map<string, TableInstance> | undefined;
   readonly #waiters = new Set<ViewWaiter>();
   #policyVersion = 0;
   limits: ServiceLimits = defaultServicePolicy.limits;
@@ -52,6 +71,11 @@ export class ServiceView {
   /** Calls and channels to the service that are open here. */
   calls = 0;
   lastUsedAt = 0;
+  /** Calls and channels that ever came: each gets its number from here. */
+  arrivals = 0;
+  /** Undefined for a service that holds no resources. */
+  slots: SlotView | undefined;
+  onUncertain: OnUncertain = "Wait";
 
   constructor(agent: Agent, environment: string, service: string) {
     this.#agent = agent;
@@ -101,28 +125,109 @@ export class ServiceView {
 
   update(table: ServiceTable): void {
     this.#table = table;
+    this.#byId = undefined;
     this.#policyVersion++;
     this.limits = table.policy.limits;
     this.#balancer.update(
       table.instances.map((instance) => ({
-        // What answers at another address is another agent: nothing that is known of the former holds.
-        id: `${instance.id} ${instance.address}`,
+        id: keyOf(instance),
         zone: instance.zone,
         isServing: instance.state === "Serving",
-        create: (balanced: BalancedInstance<Instance>): Instance => ({
-          id: instance.id,
-          link: new PeerLink(this.#agent, instance.address),
-          balanced,
-        }),
+        create: (balanced: BalancedInstance<Instance>) => this.#join(instance, balanced),
       })),
       this.#agent.clock.now(),
-      (gone) => gone.link.close(),
+      (gone) => this.#leave(gone),
     );
+    for (const [key, { id, link }] of this.#others) {
+      if (this.#keyInTable(id) === key) continue;
+      this.#others.delete(key);
+      link.close();
+    }
+    this.#updateSlots(table);
     this.#tell(undefined);
+  }
+
+  #join(instance: TableInstance, balanced: BalancedInstance<Instance>): Instance {
+    const key = keyOf(instance);
+    const link = this.#others.get(key)?.link ?? new PeerLink(this.#agent, instance.address);
+    this.#others.delete(key);
+    const joined = { id: instance.id, key, link, balanced };
+    this.#balanced.set(key, joined);
+    return joined;
+  }
+
+  #leave(gone: Instance): void {
+    const { id, key, link } = gone;
+    if (this.#balanced.get(key) === gone) this.#balanced.delete(key);
+    // It has left the part of a large service that is called from here, and may hold slots.
+    if (this.slots !== undefined && this.#keyInTable(id) === key)
+      this.#others.set(key, { ...gone, balanced: undefined });
+    else link.close();
+  }
+
+  #keyInTable(id: string): string | undefined {
+    this.#byId ??= new Map(this.#table?.instances.map((instance) => [instance.id, instance]));
+    const instance = this.#byId.get(id);
+    return instance === undefined ? undefined : keyOf(instance);
+  }
+
+  #updateSlots(table: ServiceTable): void {
+    const { ownership } = table.policy;
+    const { slots } = this;
+    if (ownership !== undefined) this.onUncertain = ownership.onUncertain;
+    if (ownership?.slots === slots?.count) return slots?.update(table.slots ?? []);
+    this.slots =
+      ownership && new SlotView(table.slots ?? Array.from({ length: ownership.slots }, (_, slot) => unknownRow(slot)));
+    slots?.close(undefined);
+  }
+
+  /** The instance of this id, wherever it is in its life; undefined if the table does not have it, or no address. */
+  instanceOf(id: string): Instance | undefined {
+    const key = this.#keyInTable(id);
+    const address = this.#byId?.get(id)?.address ?? "";
+    if (key === undefined || address === "") return undefined;
+    const known = this.#balanced.get(key) ?? this.#others.get(key);
+    if (known !== undefined) return known;
+    const other: Instance = { id, key, link: new PeerLink(this.#agent, address), balanced: undefined };
+    this.#others.set(key, other);
+    return other;
+  }
+
+  /** The very instance, at the very address, as it is known now; undefined if there is none. */
+  again({ id, key }: Instance): Instance | undefined {
+    const found = this.instanceOf(id);
+    return found?.key === key ? found : undefined;
+  }
+
+  /**
+   * Who serves a resource while nobody is known to hold it: the Serving instance of the highest rank for it, the same
+   * for all callers (rendezvous hashing; Thaler and Ravishankar, 1998). None of `avoid` (ids).
+   */
+  substituteFor(resourceHash: number, avoid: readonly string[] | undefined): Instance | undefined {
+    let best: string | undefined;
+    let bestRank = -1;
+    for (const { id, state } of this.#table?.instances ?? []) {
+      if (state !== "Serving" || avoid?.includes(id) === true) continue;
+      const rank = xxHash32(encoder.encode(id), resourceHash);
+      if (rank <= bestRank) continue;
+      best = id;
+      bestRank = rank;
+    }
+    return best === undefined ? undefined : this.instanceOf(best);
   }
 
   pick(now: number, tried: readonly Instance[] | undefined, isChannel: boolean): Instance | undefined {
     return this.#balancer.pick(now, tried, isChannel);
+  }
+
+  /** Why there is no `slots`. */
+  whyNoSlots(): LeverError {
+    if (!this.exists) return this.whyNone();
+    return new LeverError(
+      "NO_RESOURCES",
+      `the call names a resource, and ${this.environment}/${this.service} holds none; leave it out of the URL`,
+      { effect: "none" },
+    );
   }
 
   /** Why `pick` gave none. */
@@ -156,7 +261,20 @@ export class ServiceView {
   close(): void {
     this.#policyVersion = -1;
     this.#table = undefined;
-    this.#tell(new LeverError("CANCELLED", "the agent is closing", { effect: "none" }));
-    this.#balancer.update([], this.#agent.clock.now(), (gone) => gone.link.close());
+    this.#byId = undefined;
+    const { slots } = this;
+    this.slots = undefined;
+    const closing = new LeverError("CANCELLED", "the agent is closing", { effect: "none" });
+    this.#tell(closing);
+    slots?.close(closing);
+    this.#balancer.update([], this.#agent.clock.now(), (gone) => this.#leave(gone));
+    for (const { link } of this.#others.values()) link.close();
+    this.#others.clear();
   }
 }
+
+function keyOf({ id, address }: TableInstance): string {
+  return `${id} ${address}`;
+}
+
+const encoder = new TextEncoder();

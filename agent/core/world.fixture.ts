@@ -56,6 +56,8 @@ export class Notes implements AgentObserver {
   readonly ends: string[] = [];
   readonly retries: string[] = [];
   readonly servedCodes: string[] = [];
+  moves = 0;
+  fences = 0;
   opened = 0;
   closed = 0;
 
@@ -75,6 +77,14 @@ export class Notes implements AgentObserver {
 
   retried(reason: string): void {
     this.retries.push(reason);
+  }
+
+  moved(): void {
+    this.moves++;
+  }
+
+  fenced(): void {
+    this.fences++;
   }
 
   served(code: string): void {

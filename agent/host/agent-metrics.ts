@@ -15,6 +15,8 @@ export class AgentMetrics implements AgentObserver {
   readonly #opened: Counter<"environment" | "service" | "code">;
   readonly #closed: Counter<"environment" | "service" | "code">;
   readonly #retries: Counter<"reason">;
+  readonly #moved: Counter;
+  readonly #fenced: Counter;
   /** Only where there is an app. */
   readonly #servedDurations: DurationSeries | undefined;
   /** By environment, then service: found for each call without making a key. */
@@ -65,6 +67,16 @@ export class AgentMetrics implements AgentObserver {
       labelNames: ["reason"],
       registers,
     });
+    this.#moved = new Counter({
+      name: `${prefix}_moved_total`,
+      help: "Calls for resources that were refused by an instance which does not hold them (any more), and sent again.",
+      registers,
+    });
+    this.#fenced = new Counter({
+      name: `${prefix}_fenced_total`,
+      help: "Calls and channels ended because their instance may have lost the resource; its replies are dropped.",
+      registers,
+    });
     const gauge = (name: string, help: string, read: (agent: Agent) => number) => {
       const made = new Gauge({
         name: `${prefix}_${name}`,
@@ -77,7 +89,16 @@ export class AgentMetrics implements AgentObserver {
       });
       return made;
     };
-    gauge("calls_held", "Calls that wait here for a table or a connection.", (current) => current.counts.held);
+    gauge(
+      "calls_held",
+      "Calls that wait here for a table, a connection or a resource.",
+      (current) => current.counts.held,
+    );
+    gauge(
+      "resource_calls_held",
+      "Of these, the calls that wait for the holder of a resource.",
+      (current) => current.counts.heldForResources,
+    );
     gauge("retained_bytes", "Arguments kept for a possible retry.", (current) => current.counts.retainedBytes);
     gauge("sessions", "Open sessions: with the app, with peers, with clients.", (current) => current.counts.sessions);
     gauge("services_subscribed", "Services whose tables are kept up to date here.", (current) => current.counts.views);
@@ -169,6 +190,14 @@ export class AgentMetrics implements AgentObserver {
 
   retried(reason: string): void {
     this.#retries.inc({ reason });
+  }
+
+  moved(): void {
+    this.#moved.inc();
+  }
+
+  fenced(): void {
+    this.#fenced.inc();
   }
 
   served(code: string, durationMs: number): void {

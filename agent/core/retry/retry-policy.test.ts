@@ -2,7 +2,16 @@ import { catalogue, type Effect, isReason, type Reason } from "@leveros/protocol
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { RetryBudget } from "./retry-budget.ts";
-import { attemptsMax, backoffMsMax, decideRetry, drainingRefusalsMax, type FailedAttempt } from "./retry-policy.ts";
+import {
+  attemptsMax,
+  backoffMsMax,
+  decideHolderRetry,
+  decideRetry,
+  drainingRefusalsMax,
+  type FailedAttempt,
+  type FailedHolderAttempt,
+  movedRefusalsMax,
+} from "./retry-policy.ts";
 
 const reasons = Object.keys(catalogue).filter(isReason);
 const emptyBudget = () => new RetryBudget({ ratio: 0, floorPerSecond: 0 });
@@ -50,7 +59,10 @@ describe("decideRetry", () => {
     ["may have run, idempotent, no budget", "CONNECTION_LOST", { isIdempotent: true, budget: emptyBudget() }, no],
     ["may have run, token", "CONNECTION_LOST", { hasToken: true }, same],
     ["may have run, token, no budget", "CONNECTION_LOST", { hasToken: true, budget: emptyBudget() }, no],
-    ["may have run, idempotent with token", "CONNECTION_LOST", { isIdempotent: true, hasToken: true }, yes],
+    ["may have run, idempotent with token", "CONNECTION_LOST", { isIdempotent: true, hasToken: true }, same],
+    ["did not run, token", "INSTANCE_UNREACHABLE", { hasToken: true }, yes],
+    ["the token is forgotten", "TOKEN_MEMORY_LOST", { isIdempotent: true, hasToken: true }, no],
+    ["from a hook and back", "HOOK_REENTRY", { isIdempotent: true }, no],
     ["ran, idempotent", "APP_GONE", { effect: "ran", isIdempotent: true }, yes],
     ["unreachable after it may have run", "INSTANCE_UNREACHABLE", { effect: "unknown" }, no],
     ["cancelled", "CANCELLED", { effect: "none", isIdempotent: true }, no],
@@ -122,5 +134,59 @@ describe("decideRetry", () => {
       }),
       { numRuns: 2_000 },
     );
+  });
+});
+
+describe("decideHolderRetry", () => {
+  const failedAtHolder = (reason: Reason, change: Partial<FailedHolderAttempt> = {}): FailedHolderAttempt => ({
+    ...failed(reason, change),
+    attemptEffect: catalogue[reason].effect,
+    onUncertain: "Wait",
+    movedRefusals: reason === "MOVED" ? 1 : 0,
+    ...change,
+  });
+  const again = { retry: true, elsewhere: false, delayMs: 5 };
+  const elsewhere = { retry: true, elsewhere: true, delayMs: 5 };
+  const inTurn = { retry: "inTurn", moved: false };
+  const moved = { retry: "inTurn", moved: true };
+  const no = { retry: false };
+  const budget = emptyBudget();
+  const table: [string, Reason, Partial<FailedHolderAttempt>, unknown][] = [
+    ["moved", "MOVED", {}, moved],
+    ["moved: no attempt, no budget", "MOVED", { attempt: 9, budget, random: () => 0.99 }, moved],
+    ["moved, the service is to fail", "MOVED", { onUncertain: "Fail" }, moved],
+    ["moved, the service is to serve", "MOVED", { onUncertain: "Serve" }, moved],
+    ["moved, the last time that counts", "MOVED", { movedRefusals: movedRefusalsMax }, moved],
+    ["moved without end", "MOVED", { movedRefusals: movedRefusalsMax + 1 }, no],
+    ["moved, no time left", "MOVED", { timeLeftMs: 0 }, no],
+    ["moved, but an earlier attempt may have run", "MOVED", { effect: "unknown" }, no],
+    ["moved, an earlier attempt may have run, token", "MOVED", { effect: "unknown", hasToken: true }, moved],
+    ["not reached", "INSTANCE_UNREACHABLE", { attempt: 9, budget }, inTurn],
+    ["not reached, to fail", "INSTANCE_UNREACHABLE", { onUncertain: "Fail" }, no],
+    ["not reached, to serve", "INSTANCE_UNREACHABLE", { onUncertain: "Serve" }, elsewhere],
+    ["not reached, to serve, last attempt", "INSTANCE_UNREACHABLE", { onUncertain: "Serve", attempt: attemptsMax }, no],
+    ["no app", "NO_INSTANCES", {}, inTurn],
+    ["draining", "DRAINING", {}, inTurn],
+    ["lapsed before it left", "LEASE_LAPSED", { effect: "none", attemptEffect: "none" }, inTurn],
+    ["overloaded", "OVERLOADED", {}, again],
+    ["overloaded, to serve", "OVERLOADED", { onUncertain: "Serve" }, again],
+    ["overloaded, no budget", "OVERLOADED", { budget }, no],
+    ["its hook failed", "HOOK_FAILED", {}, again],
+    ["its hook failed, last attempt", "HOOK_FAILED", { attempt: attemptsMax }, no],
+    ["may have run", "CONNECTION_LOST", {}, no],
+    ["may have run, idempotent", "CONNECTION_LOST", { isIdempotent: true }, again],
+    ["may have run, token", "CONNECTION_LOST", { hasToken: true }, again],
+    ["may have run, token, no budget", "CONNECTION_LOST", { hasToken: true, budget }, no],
+    ["lapsed, idempotent", "LEASE_LAPSED", { isIdempotent: true }, again],
+    ["lapsed", "LEASE_LAPSED", {}, no],
+    ["not reached after it may have run", "INSTANCE_UNREACHABLE", { effect: "unknown" }, no],
+    ["not reached after it may have run, token", "INSTANCE_UNREACHABLE", { effect: "unknown", hasToken: true }, inTurn],
+    ["the token is forgotten", "TOKEN_MEMORY_LOST", { hasToken: true, isIdempotent: true }, no],
+    ["arguments", "INVALID_ARGUMENTS", {}, no],
+    ["method", "METHOD_NOT_FOUND", {}, no],
+    ["cancelled", "CANCELLED", { effect: "none", attemptEffect: "none" }, no],
+  ];
+  it.each(table)("%s", (_, reason, change, expected) => {
+    expect(decideHolderRetry(failedAtHolder(reason, change))).toEqual(expected);
   });
 });
