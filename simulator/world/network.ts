@@ -21,8 +21,13 @@ const localLatencyMs = 0.05;
 
 /** One way between two machines. */
 class Direction {
-  isSilent = false;
+  /** Faults that keep it silent. */
+  silences = 0;
   extraLatencyMs = 0;
+
+  get isSilent(): boolean {
+    return this.silences > 0;
+  }
 }
 
 /** Both ways between two machines. */
@@ -110,9 +115,11 @@ export class Network {
 
   // ---------------------------------------------------------------- faults
 
+  /** Nothing gets through until it is healed as often as it was silenced. */
   silence(from: Machine, to: Machine, isSilent: boolean): void {
-    this.direction(from, to).isSilent = isSilent;
-    if (isSilent) return;
+    const direction = this.direction(from, to);
+    direction.silences += isSilent ? 1 : -1;
+    if (direction.isSilent) return;
     for (const end of [...this.link(from, to).ends]) if (end.process.machine === from) end.flow();
   }
 

@@ -1,0 +1,161 @@
+/** Who calls the rooms: loops in a process of their own, which tell the history what they asked and what they got. */
+
+import type { Channel } from "leveros";
+import { LeverError, MethodError } from "leveros";
+import type { CallOptions } from "../../clients/node/call-options.ts";
+import type { Client } from "../../clients/node/client.ts";
+import type { CallAnswer, CallError, Observer } from "../check/history.ts";
+import type { SimProcess } from "../world/sim-process.ts";
+import type { World } from "../world/world.ts";
+import { runOf } from "./mark.ts";
+import { type Item, type Result, roomUrl, sleep, type Task } from "./room.ts";
+
+/** What is called how often, and how long it takes. */
+export interface Load {
+  readonly rooms: readonly string[];
+  /** Loops that call, and loops that keep a channel open. */
+  readonly callers: number;
+  readonly talkers: number;
+  /** Between two calls of a loop, on average. */
+  readonly pauseMs: number;
+  readonly methodMsMax: number;
+  readonly timeoutMsMin: number;
+  readonly timeoutMsMax: number;
+  /** Methods that do not stop when they are told to; they take up to `stubbornMsMax`. */
+  readonly stubbornRate: number;
+  readonly stubbornMsMax: number;
+  readonly nestedRate: number;
+  readonly tokenRate: number;
+  readonly channelMsMax: number;
+  /** Channels are opened again by the library when they end through no wish of theirs. */
+  readonly resumes: boolean;
+}
+
+export interface Caller {
+  readonly world: World;
+  readonly process: SimProcess;
+  readonly client: Client;
+  readonly observer: Observer;
+  readonly load: Load;
+  /** From here on no new call is begun. */
+  isOver(): boolean;
+}
+
+export function callError(error: unknown): CallError {
+  if (LeverError.is(error)) return { reason: error.reason, effect: error.effect, text: error.message };
+  if (MethodError.is(error)) return { reason: "METHOD_ERROR", effect: "ran", text: JSON.stringify(error.value) };
+  return { reason: "OTHER", effect: "ran", text: String(error) };
+}
+
+/** Starts the loops in the caller's process. */
+export function startCalling(caller: Caller): void {
+  const { load, process } = caller;
+  const counter = { calls: 0, channels: 0 };
+  for (let i = 0; i < load.callers; i++) process.run(() => void callForEver(caller, counter));
+  for (let i = 0; i < load.talkers; i++) process.run(() => void talkForEver(caller, counter));
+}
+
+async function callForEver(caller: Caller, counter: { calls: number }): Promise<void> {
+  const { world, process, load } = caller;
+  const { random } = world;
+  for (;;) {
+    await sleep(process, random.between(0, 2 * load.pauseMs));
+    if (caller.isOver()) return;
+    const call = `c${++counter.calls}`;
+    const room = random.pick(load.rooms);
+    const isStubborn = random.chance(load.stubbornRate);
+    const ms = isStubborn
+      ? random.between(0, load.stubbornMsMax)
+      : random.chance(0.5)
+        ? 0
+        : random.between(0, load.methodMsMax);
+    const through = random.chance(load.nestedRate)
+      ? Array.from({ length: random.integer(1, 2) }, () => random.pick(load.rooms)).filter((each) => each !== room)
+      : [];
+    const timeoutMs = Math.round(random.between(load.timeoutMsMin, load.timeoutMsMax));
+    const task: Task = { call, ms, ...(isStubborn && { isStubborn }), ...(through.length > 0 && { through }) };
+    if (through.length === 0 && random.chance(load.tokenRate)) await callWithToken(caller, room, task, timeoutMs);
+    else await callOnce(caller, room, random.chance(0.25) ? "look" : "add", task, { timeoutMs });
+  }
+}
+
+/** Repeats the call, with the same token, for as long as it is not known whether it ran. */
+async function callWithToken(caller: Caller, room: string, task: Task, timeoutMs: number): Promise<void> {
+  const token = `t-${task.call}`;
+  for (let attempt = 1; attempt <= 3; attempt++) {
+    const call = `${task.call}.${attempt}`;
+    const { error } = await callOnce(caller, room, "add", { ...task, call }, { timeoutMs, token });
+    if (error === undefined || error.effect === "ran" || caller.isOver()) return;
+  }
+}
+
+export async function callOnce(
+  { process, client, observer }: Caller,
+  room: string,
+  method: "add" | "look",
+  task: Task,
+  options: CallOptions & { readonly timeoutMs: number },
+): Promise<CallAnswer> {
+  const { call } = task;
+  const { timeoutMs, token } = options;
+  observer.called({ atMs: process.seenNow(), call, resource: room, timeoutMs, caller: process.name, token });
+  let answer: CallAnswer;
+  try {
+    const { mark } = await client.invoke<Result>(roomUrl(room, method), [task], options);
+    answer = { atMs: process.seenNow(), call, error: undefined, run: runOf(mark) };
+  } catch (error) {
+    answer = { atMs: process.seenNow(), call, error: callError(error), run: undefined };
+  }
+  observer.answered(answer);
+  return answer;
+}
+
+async function talkForEver(caller: Caller, counter: { channels: number }): Promise<void> {
+  const { world, process, load } = caller;
+  const { random } = world;
+  for (;;) {
+    await sleep(process, random.between(0, 1000));
+    if (caller.isOver()) return;
+    const call = `ch${++counter.channels}`;
+    const isStubborn = random.chance(load.stubbornRate * 3);
+    const everyMs = Math.round(random.between(50, 400));
+    const ms = random.between(0, isStubborn ? Math.max(load.channelMsMax, load.stubbornMsMax) : load.channelMsMax);
+    await talk(caller, random.pick(load.rooms), { call, ms, everyMs, ...(isStubborn && { isStubborn }) });
+  }
+}
+
+async function talk(caller: Caller, room: string, task: Task): Promise<void> {
+  const { process, client, observer, load } = caller;
+  const { call, everyMs = 200 } = task;
+  const timeoutMs = load.timeoutMsMax;
+  observer.called({ atMs: process.seenNow(), call, resource: room, timeoutMs, caller: process.name, token: undefined });
+  let channel: Channel<Item, Item>;
+  try {
+    channel = await client.openChannel<Item, Item>(roomUrl(room, "talkChan"), [task], { timeoutMs });
+  } catch (error) {
+    observer.answered({ atMs: process.seenNow(), call, error: callError(error), run: undefined });
+    return;
+  }
+  observer.answered({ atMs: process.seenNow(), call, error: undefined, run: undefined });
+  observer.channelOpened({ atMs: process.seenNow(), channel: call, side: "caller", app: process.name, run: undefined });
+  let isOver = false;
+  const sending = (async () => {
+    for (let sequence = 0; !isOver; sequence++) {
+      await channel.send({ sequence });
+      await sleep(process, everyMs);
+    }
+  })();
+  let ended: string | undefined;
+  try {
+    for await (const { sequence, mark } of channel) {
+      observer.channelGot({ atMs: process.seenNow(), channel: call, side: "caller", sequence, run: runOf(mark) });
+    }
+    isOver = true;
+    channel.closeWrite();
+  } catch (error) {
+    ended = callError(error).reason;
+  }
+  isOver = true;
+  observer.channelClosed({ atMs: process.seenNow(), channel: call, side: "caller", error: ended });
+  await sending.catch(() => {});
+}

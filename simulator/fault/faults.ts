@@ -1,0 +1,368 @@
+/**
+ * What goes wrong in a world, and what is planned: one kind after another as chance has it, each for a while, several at
+ * a time. All that is under way can be healed at once.
+ */
+
+import type { Cluster, Place } from "../node/cluster.ts";
+import type { Machine } from "../world/machine.ts";
+import type { SimProcess } from "../world/sim-process.ts";
+import type { World } from "../world/world.ts";
+
+export type FaultKind =
+  // Planned.
+  | "drain"
+  | "scale up"
+  | "scale down"
+  | "evict"
+  // Processes.
+  | "app crash"
+  | "app stopped"
+  | "app stopped within"
+  | "agent crash"
+  | "agent stopped"
+  | "agent stopped within"
+  | "operator crash"
+  | "operator stopped"
+  | "operator stopped within"
+  | "caller's agent crash"
+  // Machines.
+  | "machine suspended"
+  | "machine without power"
+  | "wall clock set"
+  // Connections.
+  | "app socket cut"
+  | "link cut"
+  | "link refuses"
+  | "link slow"
+  | "silent one way"
+  | "silent both ways"
+  | "machine cut off"
+  | "cut off from operator"
+  // The store of the slot tables.
+  | "store unwell"
+  | "store slow";
+
+export type FaultWeights = Partial<Record<FaultKind, number>>;
+
+export interface FaultPlan {
+  readonly weights: FaultWeights;
+  /** Between the beginnings of two faults, on average. */
+  readonly pauseMs: number;
+  /** The longest that one lasts. */
+  readonly durationMsMax: number;
+  readonly instancesMin: number;
+  readonly instancesMax: number;
+}
+
+interface Active {
+  readonly kind: FaultKind;
+  /** Undefined once it was called. */
+  heal: (() => void) | undefined;
+}
+
+export class Faults {
+  readonly counts: Partial<Record<FaultKind, number>> = {};
+  readonly #world: World;
+  readonly #cluster: Cluster;
+  readonly #plan: FaultPlan;
+  readonly #weights: readonly (readonly [number, FaultKind])[];
+  readonly #active = new Set<Active>();
+  #isOver = false;
+
+  constructor(cluster: Cluster, plan: FaultPlan) {
+    this.#cluster = cluster;
+    this.#world = cluster.network.world;
+    this.#plan = plan;
+    this.#weights = Object.entries(plan.weights).map(([kind, weight]) => [weight, kind as FaultKind] as const);
+  }
+
+  /** From now on, until `end`. */
+  begin(): void {
+    if (this.#weights.length === 0) return;
+    const next = () => {
+      if (this.#isOver) return;
+      this.#world.after(this.#world.random.between(0.2, 1.8) * this.#plan.pauseMs, next);
+      const kind = this.#world.random.weighted(this.#weights);
+      if (this.do(kind)) this.counts[kind] = (this.counts[kind] ?? 0) + 1;
+    };
+    this.#world.after(this.#world.random.between(0.2, 1) * this.#plan.pauseMs, next);
+  }
+
+  /** Heals everything, and begins nothing any more. */
+  end(): void {
+    this.#isOver = true;
+    for (const active of [...this.#active]) this.#heal(active);
+  }
+
+  #heal(active: Active): void {
+    const { heal } = active;
+    active.heal = undefined;
+    this.#active.delete(active);
+    if (heal === undefined) return;
+    this.#world.note(`fault over: ${active.kind}`);
+    heal();
+  }
+
+  /** Mostly short, sometimes longer than any lease. */
+  #duration(minMs = 50): number {
+    const { random } = this.#world;
+    const max = this.#plan.durationMsMax;
+    const longest = random.weighted([
+      [3, Math.min(max, 1000)],
+      [3, Math.min(max, 6000)],
+      [4, max],
+    ]);
+    return random.between(Math.min(minMs, longest), longest);
+  }
+
+  #begin(kind: FaultKind, what: string, durationMs: number, heal: () => void): true {
+    this.#world.note(`fault: ${kind}: ${what}, ${Math.round(durationMs)} ms`);
+    const active: Active = { kind, heal };
+    this.#active.add(active);
+    this.#world.after(durationMs, () => this.#heal(active));
+    return true;
+  }
+
+  // ---------------------------------------------------------------- each kind
+
+  /** Does it now; false if there is nothing to do it to. */
+  do(kind: FaultKind): boolean {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    const place = this.#somePlace();
+    switch (kind) {
+      case "drain":
+        return this.#planned(kind, place, (each) => cluster.replace(each));
+      case "scale up":
+        if (cluster.instances.length >= this.#plan.instancesMax) return false;
+        this.#world.note(`fault: ${kind}`);
+        cluster.addInstance();
+        return true;
+      case "scale down":
+        if (cluster.instances.length <= this.#plan.instancesMin) return false;
+        return this.#planned(kind, place, (each) => cluster.drain(each));
+      case "evict":
+        return this.#planned(kind, place, (each) => cluster.evict(each));
+      case "app crash":
+        return place !== undefined && this.#appCrash(place);
+      case "app stopped":
+        return place !== undefined && this.#stop(kind, place.app.process);
+      case "app stopped within":
+        return place !== undefined && this.#stopWithin(kind, place.app.process);
+      case "agent crash":
+        return place !== undefined && this.#agentCrash(kind, place);
+      case "agent stopped":
+        return place !== undefined && this.#stop(kind, place.agent.process);
+      case "agent stopped within":
+        return place !== undefined && this.#stopWithin(kind, place.agent.process);
+      case "operator crash":
+        return this.#operatorCrash();
+      case "operator stopped":
+        return this.#stop(kind, cluster.operator.process);
+      case "operator stopped within":
+        return this.#stopWithin(kind, cluster.operator.process);
+      case "caller's agent crash":
+        return this.#agentCrash(kind, random.pick(cluster.callers));
+      case "machine suspended":
+        return place !== undefined && this.#suspend(place);
+      case "machine without power":
+        return place !== undefined && this.#powerOff(place);
+      case "wall clock set":
+        return this.#setWallClock();
+      case "app socket cut":
+        if (place === undefined) return false;
+        this.#world.note(`fault: ${kind}: ${place.instance}`);
+        cluster.network.cut(place.machine, place.machine);
+        return true;
+      case "link cut":
+        return this.#link(kind, 1, (a, b) => {
+          cluster.network.cut(a, b);
+          return () => {};
+        });
+      case "link refuses":
+        return this.#link(kind, this.#duration(), (a, b) => {
+          const link = cluster.network.link(a, b);
+          link.refuses = true;
+          if (random.chance(0.7)) cluster.network.cut(a, b);
+          return () => {
+            link.refuses = false;
+          };
+        });
+      case "link slow":
+        return this.#link(kind, this.#duration(1000), (a, b) => {
+          const { network } = cluster;
+          const extraMs = random.chance(0.5) ? random.between(20, 400) : random.between(400, 3300);
+          const both = random.chance(0.5);
+          network.slow(a, b, extraMs);
+          if (both) network.slow(b, a, extraMs);
+          return () => {
+            network.slow(a, b, 0);
+            if (both) network.slow(b, a, 0);
+          };
+        });
+      case "silent one way":
+        return this.#link(kind, this.#duration(), (a, b) => this.#silence([[a, b]]));
+      case "silent both ways":
+        return this.#link(kind, this.#duration(), (a, b) =>
+          this.#silence([
+            [a, b],
+            [b, a],
+          ]),
+        );
+      case "machine cut off": {
+        const machine = random.pick(this.#machines());
+        return this.#begin(kind, machine.name, this.#duration(), this.#isolate(machine, this.#machines()));
+      }
+      case "cut off from operator": {
+        if (place === undefined) return false;
+        const { machine } = place;
+        return this.#begin(kind, machine.name, this.#duration(), this.#isolate(machine, [cluster.operatorMachine]));
+      }
+      case "store unwell": {
+        const { apiServer } = cluster;
+        apiServer.unansweredRate = random.between(0.2, 1);
+        return this.#begin(kind, "", this.#duration(1000), () => {
+          apiServer.unansweredRate = 0;
+        });
+      }
+      case "store slow": {
+        const { apiServer } = cluster;
+        apiServer.extraLatencyMs = random.between(50, 2000);
+        return this.#begin(kind, "", this.#duration(1000), () => {
+          apiServer.extraLatencyMs = 0;
+        });
+      }
+    }
+  }
+
+  #somePlace(): Place | undefined {
+    const { instances } = this.#cluster;
+    return instances.length === 0 ? undefined : this.#world.random.pick(instances);
+  }
+
+  #machines(): Machine[] {
+    const cluster = this.#cluster;
+    return [...cluster.places.values(), ...cluster.callers]
+      .map(({ machine }) => machine)
+      .concat(cluster.operatorMachine);
+  }
+
+  #planned(kind: FaultKind, place: Place | undefined, begin: (place: Place) => void): boolean {
+    if (place === undefined || place.isDraining || !place.app.process.isAlive) return false;
+    this.#world.note(`fault: ${kind}: ${place.instance}`);
+    begin(place);
+    return true;
+  }
+
+  #stop(kind: FaultKind, process: SimProcess): boolean {
+    if (!process.isAlive) return false;
+    const fromMs = this.#world.now();
+    const durationMs = this.#duration();
+    process.stop();
+    this.#cluster.observer.stopped(process.name, fromMs, fromMs + durationMs);
+    return this.#begin(kind, process.name, durationMs, () => process.go());
+  }
+
+  #stopWithin(kind: FaultKind, process: SimProcess): boolean {
+    if (!process.isAlive) return false;
+    const durationMs = this.#duration();
+    const fromMs = this.#world.now();
+    const points = this.#world.random.integer(0, 8);
+    this.#world.note(`fault: ${kind}: ${process.name}, ${Math.round(durationMs)} ms`);
+    // It begins with the next callback, which comes within a second or two.
+    this.#cluster.observer.stopped(process.name, fromMs, fromMs + durationMs + 5000);
+    process.stopWithin(durationMs, points, () => {});
+    return true;
+  }
+
+  #appCrash(place: Place): boolean {
+    const { random } = this.#world;
+    if (!place.app.process.isAlive) return false;
+    const cluster = this.#cluster;
+    const restartsAfterMs = random.chance(0.5) ? random.between(20, 500) : random.between(500, 8000);
+    cluster.killApp(place, random.chance(0.7) ? random.between(5, 300) : random.between(300, 4000));
+    return this.#begin("app crash", place.instance, restartsAfterMs, () => cluster.restartApp(place));
+  }
+
+  #agentCrash(kind: FaultKind, place: Place): boolean {
+    if (!place.agent.process.isAlive) return false;
+    place.agent.kill();
+    return this.#begin(kind, place.instance, this.#duration(), () => {
+      if (!place.isGone) place.restartAgent();
+    });
+  }
+
+  #operatorCrash(): boolean {
+    const cluster = this.#cluster;
+    if (!cluster.operator.process.isAlive) return false;
+    cluster.operator.kill();
+    const { random } = this.#world;
+    const durationMs = random.chance(0.7) ? random.between(50, 3000) : this.#duration();
+    return this.#begin("operator crash", "", durationMs, () => cluster.restartOperator());
+  }
+
+  #suspend(place: Place): boolean {
+    const { machine, app, agent } = place;
+    if (machine.isSuspended) return false;
+    const world = this.#world;
+    const fromMs = world.now();
+    const durationMs = this.#duration(2000);
+    const processes = [app.process, agent.process];
+    machine.suspend(fromMs);
+    for (const process of processes) {
+      process.stop();
+      this.#cluster.observer.stopped(process.name, fromMs, fromMs + durationMs);
+    }
+    return this.#begin("machine suspended", machine.name, durationMs, () => {
+      machine.wake(world.now());
+      for (const process of processes) process.go();
+    });
+  }
+
+  #powerOff(place: Place): boolean {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    cluster.powerOff(place);
+    const goneAfterMs = random.between(500, 30_000);
+    return this.#begin("machine without power", place.instance, goneAfterMs, () => {
+      cluster.remove(place);
+      cluster.addInstance();
+    });
+  }
+
+  /** Within what tokens allow clocks to differ. */
+  #setWallClock(): boolean {
+    const { random } = this.#world;
+    const machine = random.pick(this.#machines());
+    const offsetMs = Math.round(random.between(-3000, 3000));
+    this.#world.note(`fault: wall clock set: ${machine.name} to ${offsetMs} ms`);
+    machine.setWallClock(offsetMs);
+    return true;
+  }
+
+  #link(kind: FaultKind, durationMs: number, begin: (a: Machine, b: Machine) => () => void): boolean {
+    const { random } = this.#world;
+    const machines = this.#machines();
+    const a = random.pick(machines);
+    const b = random.pick(machines);
+    if (a === b) return false;
+    const heal = begin(a, b);
+    return this.#begin(kind, `${a.name} to ${b.name}`, durationMs, heal);
+  }
+
+  #silence(ways: readonly (readonly [Machine, Machine])[]): () => void {
+    const { network } = this.#cluster;
+    for (const [from, to] of ways) network.silence(from, to, true);
+    return () => {
+      for (const [from, to] of ways) network.silence(from, to, false);
+    };
+  }
+
+  #isolate(machine: Machine, others: readonly Machine[]): () => void {
+    return this.#silence(
+      others
+        .filter((other) => other !== machine)
+        .flatMap((other) => [[machine, other] as const, [other, machine] as const]),
+    );
+  }
+}
