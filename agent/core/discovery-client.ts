@@ -18,7 +18,10 @@ import {
   discoveryMethod,
   type Instance,
   instancesPerServiceMax,
+  type ServicePolicy,
   type ServiceTable,
+  type SlotRow,
+  slotsMax,
   subscriptionsMax,
   type TableMessage,
 } from "@leveros/protocol/control/discovery.ts";
@@ -63,6 +66,13 @@ interface Subscriber {
   readonly onUnavailable: UnavailableListener | undefined;
 }
 
+interface TableParts {
+  readonly first: TableMessage;
+  readonly instances: Map<string, Instance>;
+  readonly slots: SlotRow[];
+  next: number;
+}
+
 interface Subscription {
   readonly environment: string;
   readonly service: string;
@@ -73,7 +83,7 @@ interface Subscription {
   /** A delta was missed: nothing but a full table helps. */
   needsFull: boolean;
   /** The parts of a full table that are there. */
-  parts: { readonly first: TableMessage; readonly instances: Map<string, Instance>; next: number } | undefined;
+  parts: TableParts | undefined;
   waitTimer: TimerHandle | undefined;
 }
 
@@ -204,6 +214,8 @@ export class DiscoveryClient {
   #awaitTable(subscription: Subscription): void {
     subscription.waitTimer = this.#clock.setTimer(() => {
       this.#awaitTable(subscription);
+      // One that makes no sense was sent: not to be asked for at once, since it may well come again.
+      if (subscription.needsFull) this.#say(`${subscription.environment}/${subscription.service}`);
       const error = this.#unavailable(subscription);
       for (const subscriber of [...subscription.subscribers]) {
         if (subscription.subscribers.has(subscriber)) subscriber.onUnavailable?.(error);
@@ -216,9 +228,11 @@ export class DiscoveryClient {
     subscription.waitTimer = undefined;
   }
 
-  #unavailable({ environment, service }: Subscription): LeverError {
+  #unavailable({ environment, service, needsFull }: Subscription): LeverError {
     const what = this.isConnected
-      ? "the operator is connected and has not sent it yet"
+      ? needsFull
+        ? "the operator has sent one without a row for each slot"
+        : "the operator is connected and has not sent it yet"
       : `the operator cannot be reached${this.#lastError === undefined ? "" : ` (${this.#lastError.message})`}`;
     return new LeverError(
       "DISCOVERY_UNAVAILABLE",
@@ -342,17 +356,24 @@ export class DiscoveryClient {
   }
 
   #onTable(subscription: Subscription, message: TableMessage): void {
-    if (message.part === 0) subscription.parts = { first: message, instances: new Map(), next: 0 };
+    if (message.part === 0) subscription.parts = { first: message, instances: new Map(), slots: [], next: 0 };
     const { parts } = subscription;
     // The rest of a table that was asked for by a subscription before this one: the whole one follows.
     if (parts === undefined || parts.next !== message.part || parts.first.version !== message.version) return;
     parts.next++;
     for (const instance of message.instances) parts.instances.set(instance.id, instance);
-    if (parts.instances.size > instancesPerServiceMax) throw tooManyInstances(subscription);
+    if (parts.instances.size > instancesPerServiceMax) throw tooMany(subscription, instancesPerServiceMax, "instances");
+    parts.slots.push(...(message.slots ?? []));
+    if (parts.slots.length > slotsMax) throw tooMany(subscription, slotsMax, "slots");
     if (message.more) return;
     const { environment, service, version, exists, policy, origin } = parts.first;
     subscription.parts = undefined;
-    subscription.needsFull = false;
+    const slots = slotsOf(policy, undefined, parts.slots);
+    subscription.needsFull = slots === "incomplete";
+    if (slots === "incomplete") {
+      if (subscription.waitTimer === undefined) this.#awaitTable(subscription);
+      return;
+    }
     subscription.origin = origin;
     this.#publish(subscription, {
       environment,
@@ -361,27 +382,31 @@ export class DiscoveryClient {
       exists,
       instances: [...parts.instances.values()],
       policy,
+      ...(slots !== undefined && { slots }),
     });
   }
 
   #onDelta(key: string, subscription: Subscription, delta: DeltaMessage): void {
     const { table, needsFull } = subscription;
     if (table === undefined || needsFull) return;
-    if (delta.from !== table.version || !table.exists) {
+    const policy = delta.policy ?? table.policy;
+    const slots = slotsOf(policy, table.slots, delta.slots ?? []);
+    if (delta.from !== table.version || !table.exists || slots === "incomplete") {
       subscription.needsFull = true;
       return this.#say(key);
     }
     const instances = new Map(table.instances.map((instance) => [instance.id, instance]));
     for (const id of delta.removed) instances.delete(id);
     for (const instance of delta.changed) instances.set(instance.id, instance);
-    if (instances.size > instancesPerServiceMax) throw tooManyInstances(subscription);
+    if (instances.size > instancesPerServiceMax) throw tooMany(subscription, instancesPerServiceMax, "instances");
     this.#publish(subscription, {
       environment: table.environment,
       service: table.service,
       version: delta.version,
       exists: true,
       instances: [...instances.values()],
-      policy: delta.policy ?? table.policy,
+      policy,
+      ...(slots !== undefined && { slots }),
     });
   }
 
@@ -413,9 +438,28 @@ export class DiscoveryClient {
   }
 }
 
-function tooManyInstances({ environment, service }: Subscription): LeverError {
+/** The rows of a table: `changed` in place of those before; undefined for a service that holds no resources. */
+function slotsOf(
+  { ownership }: ServicePolicy,
+  before: readonly SlotRow[] | undefined,
+  changed: readonly SlotRow[],
+): readonly SlotRow[] | undefined | "incomplete" {
+  if (ownership === undefined) return undefined;
+  const isBase = before !== undefined && before.length === ownership.slots;
+  if (isBase && changed.length === 0) return before;
+  const rows = isBase ? [...before] : new Array<SlotRow | undefined>(ownership.slots).fill(undefined);
+  for (const row of changed) {
+    if (row.slot >= rows.length) return "incomplete";
+    rows[row.slot] = row;
+  }
+  // Of a whole table each row once, of a delta none that was not there.
+  const isWhole = isBase || changed.length === rows.length;
+  return isWhole && rows.every((row) => row !== undefined) ? rows : "incomplete";
+}
+
+function tooMany({ environment, service }: Subscription, max: number, what: "instances" | "slots"): LeverError {
   return new LeverError(
     "PROTOCOL_VIOLATION",
-    `the operator's table of ${environment}/${service} has more than ${instancesPerServiceMax} instances`,
+    `the operator's table of ${environment}/${service} has more than ${max} ${what}`,
   );
 }
