@@ -8,9 +8,9 @@ import { type CallOptions, Client, LeverError } from "leveros";
 import { metadataEntry, wholeNumber } from "./flag-values.ts";
 import type { OutputFormat } from "./output.ts";
 
-const gatewayHostDefault = "127.0.0.1";
-const gatewayPortDefault = 3837;
-const environmentDefault = "dev";
+export const gatewayHostDefault = "127.0.0.1";
+export const gatewayPortDefault = 3837;
+export const environmentDefault = "dev";
 
 export interface CallFlags {
   readonly gateway?: string;
@@ -115,7 +115,7 @@ async function readBounded(source: AsyncIterable<Uint8Array>): Promise<Uint8Arra
 }
 
 /** Through the agent where there is one, else through the gateway: the one given, or at the URL's own port. */
-export function connect(url: string, { gateway, environment }: CallFlags): Client {
+export function connect(url: string, { gateway, environment }: Pick<CallFlags, "gateway" | "environment">): Client {
   const named = environment === undefined ? {} : { environment };
   if (gateway === undefined && process.env.LEVER_AGENT !== undefined) return new Client(named);
   return new Client({

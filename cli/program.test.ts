@@ -3,7 +3,8 @@ import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { makeProgram, version } from "./program.ts";
+import { makeProgram } from "./program.ts";
+import { version } from "./version.ts";
 
 test("docs/cli.md is what print-docs.ts prints", async () => {
   const script = fileURLToPath(new URL("print-docs.ts", import.meta.url));

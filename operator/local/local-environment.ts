@@ -7,7 +7,6 @@
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Agent } from "@leveros/agent/core/agent.ts";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
@@ -30,6 +29,8 @@ import { devCommand } from "./dev-command.ts";
 import { FolderWatch } from "./folder-watch.ts";
 import { type LocalProgram, LocalWorkload, replicasMax } from "./local-workload.ts";
 import { ProcessSupervisor } from "./process-supervisor.ts";
+import { commandLine } from "./shell-line.ts";
+import { socketFolder } from "./socket-folder.ts";
 
 const host = "127.0.0.1";
 
@@ -143,7 +144,7 @@ export class LocalEnvironment {
       problems.push(...resolveEnv(manifests, service, { instance: service.metadata.name, overrides: env }).problems);
       const found = await devCommand(manifests, service);
       if ("problem" in found) problems.push(found.problem);
-      else plans.push({ service, command: commandLine(found.command), directory: found.command.directory });
+      else plans.push({ service, command: shellLine(found.command), directory: found.command.directory });
     }
     return { plans, problems };
   }
@@ -401,14 +402,8 @@ function counted(count: number, noun: string): string {
   return count === 0 ? `no ${noun}s` : `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** The system takes no socket whose path has more than about 100 characters. */
-function socketFolder(): string {
-  const folder = tmpdir();
-  return folder.length <= 70 ? folder : "/tmp";
-}
-
-/** `sh -c LINE` is the line itself; any other program and its arguments are quoted for the shell. */
-function commandLine({ program, args }: { readonly program: string; readonly args: readonly string[] }): string {
+/** `sh -c LINE` is the line itself. */
+function shellLine({ program, args }: { readonly program: string; readonly args: readonly string[] }): string {
   if (program === "sh" && args[0] === "-c" && args.length === 2) return args[1] as string;
-  return [program, ...args].map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");
+  return commandLine([program, ...args]);
 }
