@@ -75,6 +75,22 @@ export default {
       { paths: ["clients/node/(?!testing/|embedded/)", "protocol/"], node: true },
     ),
     only(
+      "simulator-sees-cores-and-client",
+      "The simulator has no routing, leases or tables of its own: it runs the cores and the client library, not their hosts.",
+      { path: "^simulator/", pathNot: testFile },
+      {
+        paths: [
+          "simulator/",
+          "protocol/",
+          "agent/core/",
+          "operator/core/",
+          "operator/discovery/",
+          "clients/node/(?!testing/|embedded/)",
+        ],
+        node: true,
+      },
+    ),
+    only(
       "examples-see-published-entries",
       "Examples are copied by users, who have nothing else.",
       { path: "^examples/" },

@@ -5,9 +5,12 @@
 
 import { defaultServicePolicy, type ServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import { type Caller, callOnce, type Load, startCalling } from "./app/callers.ts";
+import { FencedStore } from "./app/fenced-store.ts";
 import { marksIn } from "./app/mark.ts";
+import { RoomMethods } from "./app/room.ts";
 import { Checker, type Violation } from "./check/checker.ts";
 import { type FaultPlan, Faults } from "./fault/faults.ts";
+import type { AppNode } from "./node/app-node.ts";
 import { Cluster } from "./node/cluster.ts";
 import { Network } from "./world/network.ts";
 import { World } from "./world/world.ts";
@@ -114,6 +117,7 @@ const load: Load = {
   resumes: false,
 };
 
+const service = "rooms";
 /** After everything is healed: within this a call has to succeed, and every end to be known. */
 const recoveryMs = 25_000;
 
@@ -132,8 +136,14 @@ export async function simulateSeed({ seed, minutes, onLine }: SimulationOptions)
       for (const run of marksIn(chunk)) checker.wentOut(run, from.machine.name, world.seenNow());
   };
   const policy: ServicePolicy = defaultServicePolicy;
-  const cluster = new Cluster(network, checker, policy);
-  for (let i = 0; i < 3; i++) cluster.addInstance();
+  const store = new FencedStore(world, checker);
+  let runs = 0;
+  const serve = (app: AppNode) => {
+    const { process } = app;
+    app.serve(new RoomMethods({ app: process.name, process, observer: checker, store, nextRun: () => ++runs }));
+  };
+  const cluster = new Cluster(network, [{ name: service, policy, serve }], checker);
+  for (let i = 0; i < 3; i++) cluster.addInstance(service);
   const faults = new Faults(cluster, weather.plan);
   const endsAtMs = minutes * 60_000;
   const isOver = () => world.now() >= endsAtMs;

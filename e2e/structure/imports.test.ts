@@ -60,6 +60,7 @@ const targets = [
   "clients/node/embedded/index.ts",
   "cli/main.ts",
   "bench/main.ts",
+  "simulator/world.ts",
 ];
 const workspaces = {
   "@leveros/protocol": "protocol",
@@ -67,6 +68,7 @@ const workspaces = {
   "@leveros/operator": "operator",
   "@leveros/gateway": "gateway",
   "@leveros/cli": "cli",
+  "@leveros/simulator": "simulator",
   leveros: "clients/node",
 };
 const packages = ["msgpackr", "zod", "yaml", "express", "@kubernetes/client-node", "@grpc/grpc-js", "vitest"];
@@ -112,6 +114,12 @@ const probes: readonly (readonly [file: string, specifier: string, broken: reado
   ["gateway/http/probe.ts", "@kubernetes/client-node", ["declared-packages-only", "kubernetes-client-in-its-place"]],
   ["agent/host/probe.ts", "@leveros/protocol/frame/absent.ts", ["all-imports-resolve"]],
   ["agent/host/probe.ts", "left-pad", ["all-imports-resolve"]],
+  ["clients/node/testing/probe.ts", "@leveros/simulator/world.ts", []],
+  ["clients/node/probe.ts", "@leveros/simulator/world.ts", ["client-sees-protocol-only"]],
+  ["simulator/probe.ts", "@leveros/agent/core/router.ts", []],
+  ["simulator/probe.ts", "../clients/node/client.ts", []],
+  ["simulator/probe.ts", "../clients/node/testing/index.ts", ["simulator-sees-cores-and-client"]],
+  ["simulator/probe.ts", "@leveros/agent/host/tcp.ts", ["simulator-sees-cores-and-client"]],
   ["bench/probe.ts", "leveros", []],
   ["bench/probe.ts", "leveros/testing", []],
   ["bench/probe.ts", "@grpc/grpc-js", []],

@@ -136,7 +136,7 @@ export class Faults {
       case "scale up":
         if (cluster.instances.length >= this.#plan.instancesMax) return false;
         this.#world.note(`fault: ${kind}`);
-        cluster.addInstance();
+        cluster.addInstance(this.#someService());
         return true;
       case "scale down":
         if (cluster.instances.length <= this.#plan.instancesMin) return false;
@@ -235,6 +235,10 @@ export class Faults {
     }
   }
 
+  #someService(): string {
+    return this.#world.random.pick(this.#cluster.serviceNames);
+  }
+
   #somePlace(): Place | undefined {
     const { instances } = this.#cluster;
     return instances.length === 0 ? undefined : this.#world.random.pick(instances);
@@ -259,7 +263,7 @@ export class Faults {
     const fromMs = this.#world.now();
     const durationMs = this.#duration();
     process.stop();
-    this.#cluster.observer.stopped(process.name, fromMs, fromMs + durationMs);
+    this.#cluster.wasStopped(process, fromMs, fromMs + durationMs);
     return this.#begin(kind, process.name, durationMs, () => process.go());
   }
 
@@ -270,7 +274,7 @@ export class Faults {
     const points = this.#world.random.integer(0, 8);
     this.#world.note(`fault: ${kind}: ${process.name}, ${Math.round(durationMs)} ms`);
     // It begins with the next callback, which comes within a second or two.
-    this.#cluster.observer.stopped(process.name, fromMs, fromMs + durationMs + 5000);
+    this.#cluster.wasStopped(process, fromMs, fromMs + durationMs + 5000);
     process.stopWithin(durationMs, points, () => {});
     return true;
   }
@@ -311,7 +315,7 @@ export class Faults {
     machine.suspend(fromMs);
     for (const process of processes) {
       process.stop();
-      this.#cluster.observer.stopped(process.name, fromMs, fromMs + durationMs);
+      this.#cluster.wasStopped(process, fromMs, fromMs + durationMs);
     }
     return this.#begin("machine suspended", machine.name, durationMs, () => {
       machine.wake(world.now());
@@ -326,7 +330,7 @@ export class Faults {
     const goneAfterMs = random.between(500, 30_000);
     return this.#begin("machine without power", place.instance, goneAfterMs, () => {
       cluster.remove(place);
-      cluster.addInstance();
+      cluster.addInstance(place.service as string);
     });
   }
 

@@ -4,25 +4,36 @@
  */
 
 import type { ServicePolicy } from "@leveros/protocol/control/discovery.ts";
-import { FencedStore } from "../app/fenced-store.ts";
-import { RoomMethods } from "../app/room.ts";
-import type { Observer } from "../check/history.ts";
 import type { Machine } from "../world/machine.ts";
 import type { Network } from "../world/network.ts";
+import type { SimProcess } from "../world/sim-process.ts";
 import { AgentNode } from "./agent-node.ts";
 import { ApiServer } from "./api-server.ts";
 import { AppNode } from "./app-node.ts";
 import { OperatorNode } from "./operator-node.ts";
 
+/** Learns what becomes of processes. */
+export interface ProcessObserver {
+  stopped(process: string, fromMs: number, toMs: number): void;
+  died(process: string, atMs: number): void;
+}
+
 export const environment = "dev";
-export const service = "rooms";
+
+/** A service of the environment. */
+export interface ServiceNode {
+  readonly name: string;
+  readonly policy: ServicePolicy;
+  /** Makes a new process of an app serve. */
+  serve(app: AppNode): void;
+}
 
 /** A machine with one agent and one app. */
 export class Place {
   readonly machine: Machine;
   readonly instance: string;
+  readonly service: string | undefined;
   readonly #network: Network;
-  readonly #service: string | undefined;
   agent: AgentNode;
   app: AppNode;
   /** It is about to end as planned. */
@@ -34,7 +45,7 @@ export class Place {
 
   constructor(network: Network, service: string | undefined, instance: string) {
     this.#network = network;
-    this.#service = service;
+    this.service = service;
     this.instance = instance;
     this.machine = network.world.machine(instance);
     this.agent = this.#makeAgent();
@@ -43,7 +54,7 @@ export class Place {
 
   get #facts() {
     const { machine, instance } = this;
-    const ofService = this.#service === undefined ? {} : { service: this.#service };
+    const ofService = this.service === undefined ? {} : { service: this.service };
     return { network: this.#network, machine, environment, instance, socket: `unix:${instance}`, ...ofService };
   }
 
@@ -73,27 +84,28 @@ export class Place {
 
 export class Cluster {
   readonly network: Network;
-  readonly observer: Observer;
   readonly apiServer: ApiServer;
   readonly operatorMachine: Machine;
   readonly callers: Place[] = [];
-  operator: OperatorNode;
-  readonly #store: FencedStore;
-  readonly #policy: ServicePolicy;
-  /** The instances of the service that are not known to be gone. */
+  /** The instances that are not known to be gone. */
   readonly places = new Map<string, Place>();
-  #instances = 0;
+  operator: OperatorNode;
+  readonly #services: ReadonlyMap<string, ServiceNode>;
+  readonly #observer: ProcessObserver;
+  readonly #counts = new Map<string, number>();
   #operators = 0;
-  #runs = 0;
 
-  constructor(network: Network, observer: Observer, policy: ServicePolicy) {
+  constructor(network: Network, services: readonly ServiceNode[], observer: ProcessObserver) {
     this.network = network;
-    this.observer = observer;
-    this.#policy = policy;
-    this.#store = new FencedStore(network.world, observer);
+    this.#services = new Map(services.map((service) => [service.name, service]));
+    this.#observer = observer;
     this.apiServer = new ApiServer(network.world);
     this.operatorMachine = network.world.machine("operator");
     this.operator = this.#makeOperator();
+  }
+
+  get serviceNames(): string[] {
+    return [...this.#services.keys()];
   }
 
   /** Instances that are there and do not drain. */
@@ -110,8 +122,8 @@ export class Cluster {
       apiServer: this.apiServer,
       restarts: this.#operators++,
     });
-    operator.declare(environment, service, this.#policy);
-    for (const { instance } of this.places.values()) operator.upsert({ environment, service, instance });
+    for (const { name, policy } of this.#services.values()) operator.declare(environment, name, policy);
+    for (const place of this.places.values()) operator.upsert(keyOf(place));
     return operator;
   }
 
@@ -127,12 +139,13 @@ export class Cluster {
 
   // ---------------------------------------------------------------- instances
 
-  addInstance(): Place {
-    const instance = `rooms-${++this.#instances}`;
-    const place = new Place(this.network, service, instance);
-    this.places.set(instance, place);
-    this.#tellOperator((operator) => operator.upsert({ environment, service, instance }));
-    this.#serve(place);
+  addInstance(service: string): Place {
+    const number = (this.#counts.get(service) ?? 0) + 1;
+    this.#counts.set(service, number);
+    const place = new Place(this.network, service, `${service}-${number}`);
+    this.places.set(place.instance, place);
+    this.#tellOperator((operator) => operator.upsert(keyOf(place)));
+    this.#services.get(service)?.serve(place.app);
     return place;
   }
 
@@ -142,38 +155,23 @@ export class Cluster {
     return place;
   }
 
-  #serve(place: Place): void {
-    const { app } = place;
-    const { process } = app;
-    app.serve(
-      new RoomMethods({
-        app: process.name,
-        process,
-        observer: this.observer,
-        store: this.#store,
-        nextRun: () => ++this.#runs,
-      }),
-    );
+  /** The process does nothing until then. */
+  wasStopped(process: SimProcess, fromMs: number, toMs: number): void {
+    this.#observer.stopped(process.name, fromMs, toMs);
   }
 
   /** The app's process ends; that is known after a while. */
   killApp(place: Place, provenAfterMs: number): void {
     const { process } = place.app;
+    if (!process.isAlive) return;
     process.kill();
-    this.observer.died(process.name, this.network.world.now());
-    this.#proveEnd(place, provenAfterMs);
-  }
-
-  /** A source has seen that the app's process has ended. */
-  #proveEnd(place: Place, afterMs: number): void {
-    void place;
-    void afterMs;
+    this.#observer.died(process.name, this.network.world.now());
+    void provenAfterMs;
   }
 
   restartApp(place: Place): void {
     if (place.isGone || place.app.process.isAlive) return;
-    place.restartApp();
-    this.#serve(place);
+    this.#services.get(place.service ?? "")?.serve(place.restartApp());
   }
 
   /** Ends it as a rollout does. */
@@ -190,7 +188,7 @@ export class Cluster {
 
   /** As a rollout: another one first. */
   replace(place: Place): void {
-    const next = this.addInstance();
+    const next = this.addInstance(place.service as string);
     // It takes a moment until it serves.
     this.network.world.after(this.network.world.random.between(500, 1500), () => {
       if (!place.isGone && next.app.process.isAlive) this.drain(place);
@@ -201,17 +199,21 @@ export class Cluster {
     void place;
   }
 
+  /** The machine is gone, with all that it knew; who talked to it hears nothing. */
   powerOff(place: Place): void {
     this.network.powerOff(place.machine);
     const { process } = place.app;
     place.kill();
-    this.observer.died(process.name, this.network.world.now());
+    this.#observer.died(process.name, this.network.world.now());
   }
 
   /** It is known that the instance is no more. */
   remove(place: Place): void {
-    const { instance } = place;
-    this.places.delete(instance);
-    this.#tellOperator((operator) => operator.remove({ environment, service, instance }));
+    this.places.delete(place.instance);
+    this.#tellOperator((operator) => operator.remove(keyOf(place)));
   }
+}
+
+function keyOf({ service = "", instance }: Place) {
+  return { environment, service, instance };
 }

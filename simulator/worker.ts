@@ -1,0 +1,13 @@
+/** A thread that runs the seeds it is given, one after another. */
+
+import { parentPort } from "node:worker_threads";
+import { type SimulationOptions, type SimulationReport, simulateSeed } from "./simulation.ts";
+
+parentPort?.on("message", ({ seed, minutes }: SimulationOptions) => {
+  void simulateSeed({ seed, minutes }).then(
+    (report: SimulationReport) => parentPort?.postMessage(report),
+    (error: unknown) => {
+      throw error;
+    },
+  );
+});
