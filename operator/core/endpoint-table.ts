@@ -1,9 +1,9 @@
 /**
- * The tables of all services: which instances each has, in which state, and how it may be called.
+ * The tables of all services: which instances each has, in which state, who holds which slot, and how it may be called.
  *
  * It owns the versions and can say, for any version that a subscriber last had, what has changed since, all in one:
  * nothing is queued per subscriber, however far behind it is. What an instance's state should be is decided elsewhere
- * (`service-registry.ts`), sending is too.
+ * (`service-registry.ts`), who holds a slot too (`ownership/`), and sending.
  *
  * Invariant: each change raises `version`, one count over all tables, so that a table at version v is the table as it
  * was after the last change at or before v.
@@ -14,8 +14,10 @@ import {
   type Instance,
   type InstanceState,
   instancesPerServiceMax,
+  type OwnershipPolicy,
   type ServicePolicy,
   type ServiceTable,
+  type SlotRow,
 } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 
@@ -38,6 +40,8 @@ export interface TableChanges {
   readonly changed: readonly Instance[];
   readonly removed: readonly string[];
   readonly policy?: ServicePolicy;
+  /** Rows that have changed; undefined if none has. */
+  readonly slots?: readonly SlotRow[];
 }
 
 interface Entry {
@@ -50,6 +54,8 @@ interface Entry {
   readonly instances: Map<string, { readonly instance: Instance; readonly version: number }>;
   /** Id of a removed instance → the version that removed it, oldest first. */
   readonly removed: Map<string, number>;
+  /** One for each slot; none for a service that holds no resources. */
+  slots: { row: SlotRow; version: number }[];
   /** Changes are known from this version on. */
   knownFrom: number;
   readonly listeners: Set<() => void>;
@@ -82,9 +88,15 @@ export class EndpointTables {
         entry.exists = true;
         entry.policy = policy;
         entry.knownFrom = version;
+        entry.slots = emptySlots(policy.ownership, version);
       });
     } else if (!isSamePolicy(entry.policy, policy)) {
       this.#change(entry, (version) => {
+        if (entry.policy.ownership?.slots !== policy.ownership?.slots) {
+          // Other slots than before: only the full table can tell.
+          entry.slots = emptySlots(policy.ownership, version);
+          entry.knownFrom = version;
+        }
         entry.policy = policy;
         entry.policyVersion = version;
       });
@@ -100,6 +112,7 @@ export class EndpointTables {
       entry.policy = defaultServicePolicy;
       entry.instances.clear();
       entry.removed.clear();
+      entry.slots = [];
       entry.knownFrom = version;
     });
     this.#dropUnused(entry);
@@ -151,6 +164,24 @@ export class EndpointTables {
     return true;
   }
 
+  /**
+   * Who holds these slots now; the other ones stay as they are. False if there is no such service, or it holds no
+   * resources. Rows of slots that it does not have are left out.
+   */
+  setSlots(environment: string, service: string, rows: readonly SlotRow[]): boolean {
+    const entry = this.#declared(environment, service);
+    if (entry === undefined || entry.slots.length === 0) return false;
+    const changed = rows.filter((row) => {
+      const known = entry.slots[row.slot];
+      return known !== undefined && !isSameRow(known.row, row);
+    });
+    if (changed.length === 0) return true;
+    this.#change(entry, (version) => {
+      for (const row of changed) entry.slots[row.slot] = { row, version };
+    });
+    return true;
+  }
+
   /** The table as it is now, the same object until it changes; `exists: false` for a service that is not declared. */
   table(environment: string, service: string): ServiceTable {
     const entry = this.#entries.get(keyOf(environment, service));
@@ -173,12 +204,14 @@ export class EndpointTables {
       const removed: string[] = [];
       for (const known of entry.instances.values()) if (known.version > version) changed.push(known.instance);
       for (const [id, removedAt] of entry.removed) if (removedAt > version) removed.push(id);
+      const slots = entry.slots.filter((known) => known.version > version).map((known) => known.row);
       answer = {
         from: version,
         version: entry.version,
         changed,
         removed,
         ...(entry.policyVersion > version && { policy: entry.policy }),
+        ...(slots.length > 0 && { slots }),
       };
       if (entry.answers.size < keptAnswersMax) entry.answers.set(version, answer);
     }
@@ -216,6 +249,7 @@ export class EndpointTables {
         policyVersion: this.#version,
         instances: new Map(),
         removed: new Map(),
+        slots: [],
         knownFrom: this.#version,
         listeners: new Set(),
         snapshot: undefined,
@@ -253,8 +287,27 @@ function snapshotOf(entry: Entry): ServiceTable {
     exists: entry.exists,
     instances: Array.from(entry.instances.values(), (known) => known.instance),
     policy: entry.policy,
+    ...(entry.slots.length > 0 && { slots: entry.slots.map((known) => known.row) }),
   };
   return entry.snapshot;
+}
+
+/** Of a service whose slots nobody has held yet. */
+function emptySlots(ownership: OwnershipPolicy | undefined, version: number): Entry["slots"] {
+  return Array.from({ length: ownership?.slots ?? 0 }, (_, slot) => ({
+    row: { slot, holder: "", epoch: 0, issued: 0, isMoving: false, fence: 0 },
+    version,
+  }));
+}
+
+function isSameRow(a: SlotRow, b: SlotRow): boolean {
+  return (
+    a.holder === b.holder &&
+    a.epoch === b.epoch &&
+    a.issued === b.issued &&
+    a.isMoving === b.isMoving &&
+    a.fence === b.fence
+  );
 }
 
 function isSameInstance(a: Instance, b: Instance): boolean {
@@ -276,6 +329,18 @@ function isSamePolicy(a: ServicePolicy, b: ServicePolicy): boolean {
     a.limits.resultBytes === b.limits.resultBytes &&
     a.limits.messageBytes === b.limits.messageBytes &&
     a.limits.inFlightPerInstance === b.limits.inFlightPerInstance &&
-    a.limits.channelsPerInstance === b.limits.channelsPerInstance
+    a.limits.channelsPerInstance === b.limits.channelsPerInstance &&
+    isSameOwnership(a.ownership, b.ownership)
+  );
+}
+
+function isSameOwnership(a: OwnershipPolicy | undefined, b: OwnershipPolicy | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return (
+    a.slots === b.slots &&
+    a.onUncertain === b.onUncertain &&
+    a.onLapse === b.onLapse &&
+    a.leaseMs === b.leaseMs &&
+    a.idleMs === b.idleMs
   );
 }

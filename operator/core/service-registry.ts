@@ -12,6 +12,7 @@ import type { InstanceState, ServicePolicy } from "@leveros/protocol/control/dis
 import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { EndpointTables } from "./endpoint-table.ts";
+import type { OwnershipLeader } from "./ownership/leader.ts";
 
 export interface InstanceKey {
   readonly environment: string;
@@ -61,6 +62,8 @@ export interface ServiceRegistryOptions {
   readonly tables: EndpointTables;
   readonly clock: Clock;
   readonly observer?: RegistryObserver;
+  /** Hears of all services and instances that the source makes known; its `onSlots` is `tables.setSlots`. */
+  readonly leader?: OwnershipLeader;
   readonly limits?: Partial<RegistryLimits>;
 }
 
@@ -89,6 +92,7 @@ export class ServiceRegistry {
   readonly tables: EndpointTables;
   readonly #clock: Clock;
   readonly #observer: RegistryObserver;
+  readonly #leader: OwnershipLeader | undefined;
   readonly #limits: RegistryLimits;
   /** By service, then id. */
   readonly #services = new Map<string, Map<string, Known>>();
@@ -98,13 +102,25 @@ export class ServiceRegistry {
     this.tables = options.tables;
     this.#clock = options.clock;
     this.#observer = options.observer ?? {};
+    this.#leader = options.leader;
     this.#limits = { ...defaultRegistryLimits, ...options.limits };
   }
 
   // ---------------------------------------------------------------- the source
 
-  /** The service exists, with this policy. Instances come after their service. */
+  /**
+   * The service exists, with this policy. Instances come after their service. Throws INVALID_OPTION for another number
+   * of slots than before.
+   */
   declareService(environment: string, service: string, policy: ServicePolicy): void {
+    // Before the agents: nobody goes by a lease that is longer than the leader knows.
+    if (policy.ownership === undefined) this.#leader?.removeService(environment, service);
+    else {
+      this.#leader?.declareService(environment, service, policy.ownership);
+      for (const { source } of this.#services.get(`${environment}/${service}`)?.values() ?? []) {
+        if (source !== undefined) this.#leader?.upsertInstance(source, source.isDraining);
+      }
+    }
     this.tables.declare(environment, service, policy);
   }
 
@@ -112,6 +128,7 @@ export class ServiceRegistry {
   removeService(environment: string, service: string): void {
     const instances = [...(this.#services.get(`${environment}/${service}`)?.values() ?? [])];
     for (const known of instances) if (known.source !== undefined) this.#forgetSource(known);
+    this.#leader?.removeService(environment, service);
     this.tables.remove(environment, service);
   }
 
@@ -136,6 +153,7 @@ export class ServiceRegistry {
       this.#forgetSource(known);
       throw error;
     }
+    this.#leader?.upsertInstance(source, source.isDraining);
     return true;
   }
 
@@ -247,6 +265,7 @@ export class ServiceRegistry {
   /** Its agent may still be there: then the instance is held, as if the source had never known it. */
   #forgetSource(known: Known): void {
     this.tables.removeInstance(known.environment, known.service, known.instance);
+    this.#leader?.removeInstance(known);
     known.source = undefined;
     known.state = undefined;
     known.announced = undefined;

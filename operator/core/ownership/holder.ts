@@ -1,0 +1,161 @@
+/**
+ * One incarnation as the leader knows it: who it is, its lease on the leader's clock, its connection, and the proof that
+ * it holds nothing any more.
+ *
+ * Invariant: what has ended stays ended. A lease is judged by a reading of the monotonic clock taken at the moment: it
+ * never runs ahead of true time by more than its rate, so that a lease is never taken for ended too early. (The wall
+ * clock, which counts at the holder, may be set forward; then a holder ends too early, which is safe, and a leader must
+ * not.)
+ */
+
+import type { ClockReading } from "@leveros/protocol/clock/lease-clock.ts";
+import { leaderLeaseMs } from "@leveros/protocol/control/lease.ts";
+import type {
+  HeldSlot,
+  HolderIdentity,
+  HolderMessage,
+  LeaderMessage,
+  ReleasedSlot,
+} from "@leveros/protocol/control/ownership.ts";
+import type { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import type { HolderRef } from "./slot-store.ts";
+
+/** The lease of one incarnation; it begins as if it had just been renewed, for want of a better knowledge. */
+export class HolderLease {
+  #from: ClockReading;
+  #ageMs = 0;
+  #isRenewed = false;
+
+  constructor(from: ClockReading) {
+    this.#from = from;
+  }
+
+  /** The incarnation has renewed it at this leader. */
+  get isRenewed(): boolean {
+    return this.#isRenewed;
+  }
+
+  /** 0 or less: the incarnation cannot take itself for a holder any more. */
+  leftMs(now: ClockReading, leaseMs: number): number {
+    return leaderLeaseMs(leaseMs, this.#ageMs) - (now.monotonicMs - this.#from.monotonicMs);
+  }
+
+  /** A renewal has come in, whose newest answer of the app is `ageMs` old. */
+  renew(now: ClockReading, leaseMs: number, ageMs: number): void {
+    this.#isRenewed = true;
+    if (leaderLeaseMs(leaseMs, ageMs) < this.leftMs(now, leaseMs)) return;
+    this.#from = now;
+    this.#ageMs = ageMs;
+  }
+}
+
+/** How the incarnation's last epochs ended, if it did not release them. */
+export type HolderEnd =
+  /** Its app's process is gone. */
+  | { readonly proof: "process" }
+  | { readonly proof: "lease" }
+  /** A later incarnation of the same process has registered. */
+  | { readonly proof: "successor"; readonly by: Holder };
+
+/** A connection of the incarnation. */
+export interface HolderConnection {
+  readonly send: (message: LeaderMessage) => void;
+  readonly onEnded: (error: LeverError) => void;
+}
+
+export class Holder implements HolderRef {
+  readonly instance: string;
+  readonly incarnation: string;
+  readonly process: string;
+  address: string;
+  readonly lease: HolderLease;
+  /** A table from before this leader names it. */
+  isRestored: boolean;
+  isLeaving = false;
+  connection: HolderConnection | undefined;
+  /** What it said when it last connected; taken once the table is read. */
+  report: { readonly holds: readonly HeldSlot[]; readonly released: readonly ReleasedSlot[] } | undefined;
+  /** A renewal that is answered once the table is read. */
+  unanswered: number | undefined;
+  ended: HolderEnd | undefined;
+
+  constructor(ref: HolderRef, lease: HolderLease, isRestored: boolean) {
+    this.instance = ref.instance;
+    this.incarnation = ref.incarnation;
+    this.process = ref.process;
+    this.address = ref.address;
+    this.lease = lease;
+    this.isRestored = isRestored;
+  }
+
+  get ref(): HolderRef {
+    const { instance, incarnation, process, address } = this;
+    return { instance, incarnation, process, address };
+  }
+
+  /** Its lease can end: before the first renewal one that no table names has none. */
+  get hasLease(): boolean {
+    return this.lease.isRenewed || this.isRestored;
+  }
+
+  /** It is the same process, at the same instance. */
+  isSameProcess(other: HolderRef): boolean {
+    return this.instance === other.instance && this.process === other.process;
+  }
+
+  /** Who goes on in its place in the same process, if anybody does. */
+  get successor(): Holder | undefined {
+    let holder: Holder = this;
+    while (holder.ended?.proof === "successor") holder = holder.ended.by;
+    return holder.ended === undefined && holder !== this ? holder : undefined;
+  }
+
+  connect(identity: HolderIdentity, connection: HolderConnection): void {
+    this.address = identity.address;
+    this.connection = connection;
+    this.report = { holds: identity.holds, released: identity.released };
+    this.unanswered = undefined;
+  }
+
+  /** What it has said since it connected, while the table is not read yet. */
+  amendReport(message: HolderMessage): void {
+    if (this.report === undefined || (message.type !== "held" && message.type !== "released")) return;
+    const { holds, released } = this.report;
+    const said = new Set(message.slots.map(({ slot }) => slot));
+    const others = holds.filter(({ slot }) => !said.has(slot));
+    if (message.type === "held") {
+      const held = message.slots.map((slot) => ({ ...slot, isDraining: false }));
+      this.report = { holds: [...others, ...held], released };
+    } else this.report = { holds: others, released: [...released, ...message.slots] };
+  }
+
+  end(end: HolderEnd, error: LeverError): void {
+    if (this.ended !== undefined) return;
+    this.ended = end;
+    this.disconnect(error);
+  }
+
+  disconnect(error: LeverError): void {
+    const { connection } = this;
+    this.connection = undefined;
+    connection?.onEnded(error);
+  }
+}
+
+/**
+ * Whether incarnation `a` is known to be an earlier one than `b`: of the same start of the agent (`<boot>.<lapses>.<app
+ * session>`), with lower numbers. Of different starts nobody can tell.
+ */
+export function isEarlierIncarnation(a: string, b: string): boolean {
+  const [bootA, ...countsA] = a.split(".");
+  const [bootB, ...countsB] = b.split(".");
+  if (bootA !== bootB || countsA.length !== 2 || countsB.length !== 2) return false;
+  const [lapsesA, sessionA] = countsA.map(Number) as [number, number];
+  const [lapsesB, sessionB] = countsB.map(Number) as [number, number];
+  return sessionA < sessionB || (sessionA === sessionB && lapsesA < lapsesB);
+}
+
+/** The key of an incarnation within its service. */
+export function holderKey({ instance, incarnation }: Pick<HolderRef, "instance" | "incarnation">): string {
+  return `${instance}/${incarnation}`;
+}
