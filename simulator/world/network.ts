@@ -108,9 +108,9 @@ export class Network {
     return this.link(from, to).directions[this.#numberOf(from) <= this.#numberOf(to) ? 0 : 1];
   }
 
-  latencyMs(from: Machine, to: Machine): number {
-    const { latencyMs } = this.link(from, to);
-    return latencyMs * this.world.random.between(0.8, 2) + this.direction(from, to).extraLatencyMs;
+  /** How long something takes that is sent now. */
+  latencyMs(link: Link, way: Direction): number {
+    return link.latencyMs * this.world.random.between(0.8, 2) + way.extraLatencyMs;
   }
 
   // ---------------------------------------------------------------- faults
@@ -158,18 +158,19 @@ export class Network {
       const fail = () => reject(new Error(`connect ECONNREFUSED ${address}`));
       const machine = this.#machines.get(address);
       if (machine === undefined) return from.post(localLatencyMs, fail);
-      const there = this.latencyMs(from.machine, machine);
-      const back = this.latencyMs(machine, from.machine);
+      const link = this.link(from.machine, machine);
+      const wayThere = this.direction(from.machine, machine);
+      const wayBack = this.direction(machine, from.machine);
+      const there = this.latencyMs(link, wayThere);
+      const back = this.latencyMs(link, wayBack);
       const attempt = (retryMs: number) => {
-        const isSilent =
-          this.direction(from.machine, machine).isSilent || this.direction(machine, from.machine).isSilent;
-        if (isSilent || this.#off.has(machine)) {
+        if (wayThere.isSilent || wayBack.isSilent || this.#off.has(machine)) {
           // SYNs are sent again, ever less often.
           if (from.isAlive && retryMs < 8000) world.after(retryMs, () => attempt(retryMs * 2));
           return;
         }
         const listener = this.#listeners.get(address);
-        if (listener === undefined || !listener.process.isAlive || this.link(from.machine, machine).refuses) {
+        if (listener === undefined || !listener.process.isAlive || link.refuses) {
           return from.post(back, fail);
         }
         const [here, far] = this.#join(from, listener.process, address);
@@ -182,9 +183,8 @@ export class Network {
   }
 
   #join(dialer: SimProcess, acceptor: SimProcess, address: string): [SimTransport, SimTransport] {
-    const link = this.link(dialer.machine, acceptor.machine);
-    const here = new SimTransport(this, link, dialer, `tcp:${address}`);
-    const far = new SimTransport(this, link, acceptor, `tcp:${dialer.name}`);
+    const here = new SimTransport(this, dialer, acceptor, `tcp:${address}`);
+    const far = new SimTransport(this, acceptor, dialer, `tcp:${dialer.name}`);
     here.join(far);
     far.join(here);
     return [here, far];
@@ -205,6 +205,9 @@ export class SimTransport implements Transport {
   peer: SimTransport | undefined;
   readonly #network: Network;
   readonly #link: Link;
+  /** To the peer. */
+  readonly #way: Direction;
+  readonly #isLocal: boolean;
   #events: TransportEvents | undefined;
   /** On their way to the peer. */
   #wire: Segment[] = [];
@@ -223,9 +226,12 @@ export class SimTransport implements Transport {
   #isClosed = false;
   #isCloseTold = false;
 
-  constructor(network: Network, link: Link, process: SimProcess, peerName: string) {
+  constructor(network: Network, process: SimProcess, peerProcess: SimProcess, peerName: string) {
+    const link = network.link(process.machine, peerProcess.machine);
     this.#network = network;
     this.#link = link;
+    this.#way = network.direction(process.machine, peerProcess.machine);
+    this.#isLocal = process.machine === peerProcess.machine;
     this.process = process;
     this.peerName = peerName;
     link.ends.add(this);
@@ -250,7 +256,7 @@ export class SimTransport implements Transport {
 
   write(chunks: readonly Uint8Array[], onWritten: () => void): void {
     if (this.#isClosed || this.#isEnding) return;
-    if (this.peer?.process.machine !== this.process.machine) this.#network.onWrite(this.process, chunks);
+    if (!this.#isLocal) this.#network.onWrite(this.process, chunks);
     let length = 0;
     for (const chunk of chunks) length += chunk.length;
     const bytes = new Uint8Array(length);
@@ -344,11 +350,11 @@ export class SimTransport implements Transport {
   /** The way is open again, or something was written. */
   flow(): void {
     const { peer } = this;
-    if (peer === undefined || this.#network.direction(this.process.machine, peer.process.machine).isSilent) return;
+    if (peer === undefined || this.#way.isSilent) return;
     const now = this.#network.world.now();
     for (const segment of this.#wire) {
       if (segment.arrivesAtMs !== undefined) continue;
-      const earliest = now + this.#network.latencyMs(this.process.machine, peer.process.machine);
+      const earliest = now + this.#network.latencyMs(this.#link, this.#way);
       segment.arrivesAtMs = Math.max(earliest, this.#lastArrivalMs);
       this.#lastArrivalMs = segment.arrivesAtMs;
     }
@@ -368,7 +374,7 @@ export class SimTransport implements Transport {
     const { peer } = this;
     const segment = this.#wire[0];
     if (peer === undefined || segment === undefined) return;
-    if (this.#network.direction(this.process.machine, peer.process.machine).isSilent) {
+    if (this.#way.isSilent) {
       for (const waiting of this.#wire) waiting.arrivesAtMs = undefined;
       return;
     }
