@@ -75,6 +75,7 @@ export function explainText(report: ExplainReport): string {
         : `${holder} (${state ?? "gone"}${address ? `, ${address}` : ""})`,
     ],
     ["epoch", `${epoch}`],
+    ["lease", report.leaseLeftMs === null ? "-" : `${(report.leaseLeftMs / 1000).toFixed(1)} s left`],
     ["why there", why === "" ? "-" : why],
     [
       "moving",

@@ -3,7 +3,7 @@
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { isDnsLabel } from "@leveros/protocol/target/lever-url.ts";
 import { type Command, Option } from "commander";
-import { type Channel, type Client, LeverError } from "leveros";
+import { type Channel, type Client, LeverError, MethodError } from "leveros";
 import { connect, gatewayHostDefault, gatewayPortDefault } from "./call-options.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { Interruption } from "./interruption.ts";
@@ -64,7 +64,10 @@ export async function runOperatorCommand(
     if (typeof exitCode === "number") process.exitCode = exitCode;
   } catch (error) {
     process.exitCode = exitCodeOf(error);
-    printError(error, flags.output);
+    const message = MethodError.is(error) ? (error.value as { readonly message?: unknown } | null)?.message : undefined;
+    // What the operator has to say of it is for people, and no value of theirs.
+    if (typeof message === "string" && flags.output === "text") process.stderr.write(`${message}\n`);
+    else printError(error, flags.output);
   }
 }
 

@@ -22,14 +22,13 @@ import type {
   EvictReport,
   ExplainReport,
   HolderReport,
-  MoveRecord,
-  MoveReport,
   OperatorReport,
   ResourcesReport,
   ScaleReport,
   ServiceReport,
   ServicesReport,
   SlotCounts,
+  SlotFacts,
 } from "./admin-report.ts";
 
 /** A service as its source runs it. */
@@ -50,15 +49,6 @@ export interface InstanceFacts {
   readonly restarts: number;
   readonly adminPort: number | null;
   readonly isAttached: boolean;
-}
-
-/** What is known of a slot beside its row in the table. */
-export interface SlotFacts {
-  /** Why it is where it is: a sentence. */
-  readonly why: string;
-  readonly move: MoveReport | null;
-  /** Latest first. */
-  readonly moves: readonly MoveRecord[];
 }
 
 export interface HeldCalls {
@@ -100,21 +90,24 @@ export class AdminMethods {
     this.#now = now;
   }
 
-  /** By name, each with the values that its caller has sent. */
-  readonly calls: Readonly<Record<string, (args: readonly unknown[]) => unknown>> = {
-    listServices: () => this.listServices(),
+  /**
+   * By name: takes the values that the caller has sent, throws LeverError with effect none for what cannot be, and gives
+   * what runs.
+   */
+  readonly calls: Readonly<Record<string, (args: readonly unknown[]) => () => unknown>> = {
+    listServices: () => given(this.listServices()),
     listEndpoints: (args) => {
       const fields = named(args, "environment", "service");
-      return this.listEndpoints(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
+      return given(this.listEndpoints(optionalLabel(fields, "environment"), optionalLabel(fields, "service")));
     },
     listResources: (args) => {
       const fields = named(args, "environment", "service");
-      return this.listResources(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
+      return given(this.listResources(optionalLabel(fields, "environment"), optionalLabel(fields, "service")));
     },
     explain: (args) => {
       const fields = named(args, "environment", "service", "resource");
       const resource = fields.text("resource", resourceBytesMax, (text) => text !== "", "1 to 1024 bytes of text");
-      return this.explain(label(fields, "environment"), label(fields, "service"), resource);
+      return given(this.explain(label(fields, "environment"), label(fields, "service"), resource));
     },
     evict: (args) => {
       const fields = named(args, "instance", "environment");
@@ -123,9 +116,9 @@ export class AdminMethods {
     scale: (args) => {
       const fields = named(args, "environment", "service", "replicas");
       const replicas = fields.integer("replicas", 0, Number.MAX_SAFE_INTEGER);
-      return this.scale(label(fields, "environment"), label(fields, "service"), replicas);
+      return given(this.scale(label(fields, "environment"), label(fields, "service"), replicas));
     },
-    check: () => this.check(),
+    check: () => () => this.check(),
   };
 
   /** As `calls`, of the streaming ones: checks the arguments, and gives what runs. */
@@ -191,6 +184,7 @@ export class AdminMethods {
       fence: row?.fence ?? 0,
       why: facts?.why ?? "",
       onUncertain: ownership.onUncertain,
+      leaseLeftMs: facts?.leaseLeftMs ?? null,
       move: facts?.move ?? null,
       moves: facts?.moves ?? [],
       heldCalls: byAgent,
@@ -198,8 +192,11 @@ export class AdminMethods {
     };
   }
 
-  /** Throws INVALID_ARGUMENTS if no instance, or more than one, has the id. */
-  async evict(instance: string, environment?: string): Promise<EvictReport> {
+  /**
+   * Throws INVALID_ARGUMENTS if no instance, or more than one, has the id. What it gives evicts the instance, and rejects
+   * if none can take its place: then it goes on.
+   */
+  evict(instance: string, environment?: string): () => Promise<EvictReport> {
     const found = this.#tables(environment, undefined).filter(({ instances }) =>
       instances.some(({ id }) => id === instance),
     );
@@ -214,12 +211,12 @@ export class AdminMethods {
       );
     }
     const key = { environment: table.environment, service: table.service, instance };
-    return {
+    return async () => ({
       environment: table.environment,
       service: table.service,
       evicted: instance,
       replacement: await this.#source.evict(key),
-    };
+    });
   }
 
   scale(environment: string, service: string, replicas: number): ScaleReport {
@@ -415,6 +412,10 @@ export function runsOf(numbers: readonly number[]): [number, number][] {
   return runs;
 }
 
+function given<Report>(report: Report): () => Report {
+  return () => report;
+}
+
 /** The arguments by name; one that is null is not there. */
 function named(args: readonly unknown[], ...names: readonly string[]): FieldReader {
   if (args.length > names.length) {
@@ -458,6 +459,5 @@ function byName(a: Named, b: Named): number {
   return compare(a.environment, b.environment) || compare(a.service, b.service);
 }
 
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
+/** `chat-2-…` before `chat-10-…`. */
+const { compare } = new Intl.Collator("en", { numeric: true });

@@ -125,6 +125,8 @@ export interface ExplainReport {
   /** A sentence. */
   readonly why: string;
   readonly onUncertain: OnUncertain;
+  /** How long the holder's lease still runs, as the operator counts. */
+  readonly leaseLeftMs: number | null;
   /** Null: it stays where it is. */
   readonly move: MoveReport | null;
   /** Latest first. */
@@ -134,6 +136,9 @@ export interface ExplainReport {
   /** Agents that were not asked. */
   readonly agentsNotAsked: number;
 }
+
+/** What is known of a slot beside its row in the table. */
+export type SlotFacts = Pick<ExplainReport, "why" | "leaseLeftMs" | "move" | "moves">;
 
 export interface MoveReport {
   readonly to: string;
