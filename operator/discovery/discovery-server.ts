@@ -1,27 +1,22 @@
 /**
- * Serves `lever://lever-system/operator/discoveryChan`: one channel for each agent and gateway, over which tables go
- * out and reports of apps come in.
+ * The operator's own service, `lever://lever-system/operator`: sessions with agents, gateways and tools, and which method
+ * is served by what.
  *
- * It owns the connections and what each has been sent. Invariant: for a connection at most one message waits to be
- * sent; a subscriber that is slow gets, when it is ready, what has changed since its last message, in one. The tables
- * and the states are `operator/core`'s, listening and identity the host's.
+ * Streaming methods: `discoveryChan` (`discovery-connection.ts`), `ownershipChan` where there is a leader
+ * (`ownership-connection.ts`), and what the host adds, as are all calls. It owns the sessions and nothing else; listening
+ * and identity are the host's. A connection that is slow or silent delays no other.
  */
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import {
-  type AgentMessage,
   type DiscoveryIdentity,
-  decodeAgentMessage,
   decodeDiscoveryIdentity,
   discoveryMethod,
-  instancesPerMessageMax,
-  type OperatorMessage,
   operatorEnvironment,
   operatorService,
-  type SubscribeMessage,
-  subscriptionsMax,
 } from "@leveros/protocol/control/discovery.ts";
+import { decodeHolderIdentity, ownershipMethod } from "@leveros/protocol/control/ownership.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { MethodError } from "@leveros/protocol/error/method-error.ts";
@@ -37,28 +32,37 @@ import { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { decodeArgs } from "@leveros/protocol/value/decode.ts";
 import type { Encoded } from "@leveros/protocol/value/form.ts";
-import type { EndpointTables } from "../core/endpoint-table.ts";
-import type { AgentLink, ServiceRegistry } from "../core/service-registry.ts";
+import type { OwnershipLeader } from "../core/ownership/leader.ts";
+import {
+  DiscoveryConnection,
+  type DiscoveryConnectionOptions,
+  type DiscoveryCounters,
+} from "./discovery-connection.ts";
+import { OwnershipConnection } from "./ownership-connection.ts";
 
-export interface DiscoveryServerOptions {
-  readonly registry: ServiceRegistry;
+/**
+ * A further method. It checks the arguments itself; a LeverError with effect none, thrown or rejected with, is given to
+ * the caller as it is.
+ */
+export type OperatorCall = (args: readonly unknown[]) => unknown;
+/** The same of a streaming one: checks the arguments, and gives what runs. */
+export type OperatorChannel = (args: readonly unknown[]) => (channel: Channel) => Promise<void>;
+
+export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   readonly clock: Clock;
+  /** Without one `ownershipChan` is not served. */
+  readonly leader?: OwnershipLeader;
+  /** Further methods, by name. */
+  readonly calls?: Readonly<Record<string, OperatorCall>>;
+  readonly channels?: Readonly<Record<string, OperatorChannel>>;
   /** Sessions at a time, one for each agent or gateway; 20,000 unless set. One more is closed: OVERLOADED. */
   readonly sessionsMax?: number;
-  /** Subscriptions of one connection; 10,000 unless set. */
-  readonly subscriptionsMax?: number;
-  /** Instances, and so changes, in one message; 1,000 unless set. */
-  readonly instancesPerMessageMax?: number;
+  /** Messages that wait for a slow agent on `ownershipChan`; 1,000 unless set. */
+  readonly waitingMessagesMax?: number;
   readonly library?: string;
   /** For the log: a connection is there, or over; `error` if not cleanly. Does not throw. */
   readonly onConnected?: (identity: DiscoveryIdentity, peerName: string) => void;
   readonly onDisconnected?: (identity: DiscoveryIdentity, peerName: string, error: LeverError | undefined) => void;
-}
-
-/** For metrics. */
-export interface DiscoveryCounters {
-  tablesSent: number;
-  deltasSent: number;
 }
 
 /** Agents send little: what all of them together may have half sent, in bytes. */
@@ -80,14 +84,21 @@ export class DiscoveryServer {
   readonly #options: DiscoveryServerOptions;
   readonly #server: InvocationServer;
   readonly #sessions = new Set<Session>();
-  readonly #connections = new Map<Session, Connection>();
+  /** Those with a discovery channel. */
+  readonly #discovering = new Set<Session>();
+  readonly #channels: Map<string, (invocation: Invocation, args: readonly unknown[]) => RunChannel>;
+  readonly #calls: ReadonlyMap<string, OperatorCall>;
   #isClosed = false;
 
   constructor(options: DiscoveryServerOptions) {
     this.#options = options;
-    const { clock } = options;
+    const { clock, leader, calls = {}, channels = {} } = options;
+    this.#calls = new Map(Object.entries(calls));
+    this.#channels = new Map(Object.entries(channels).map(([name, open]) => [name, (_, args) => open(args)]));
+    this.#channels.set(discoveryMethod, ({ session }, args) => this.#discover(session, args));
+    if (leader !== undefined) this.#channels.set(ownershipMethod, (_, args) => this.#hold(leader, args));
     const host: MethodHost = {
-      prepare: (invocation) => notFound(invocation),
+      prepare: (invocation, args) => this.#prepareCall(invocation, args),
       prepareChannel: (invocation, args) => this.#prepareChannel(invocation, args),
       describeThrown: (_invocation, thrown) => LeverError.from(thrown).message,
     };
@@ -103,9 +114,9 @@ export class DiscoveryServer {
     return this.#sessions.size;
   }
 
-  /** Agents and gateways that have opened the channel. */
+  /** Agents and gateways that have opened `discoveryChan`. */
   get connectionCount(): number {
-    return this.#connections.size;
+    return this.#discovering.size;
   }
 
   /** Begins a session with whoever dialled. The transport is the session's from here on. */
@@ -146,35 +157,48 @@ export class DiscoveryServer {
     for (const session of [...this.#sessions]) session.close(stopping());
   }
 
-  #prepareChannel(invocation: Invocation, args: Encoded): (channel: Channel) => unknown {
-    const { environment, service, method } = invocation.target;
-    if (environment !== operatorEnvironment || service !== operatorService || method !== discoveryMethod) {
-      return notFound(invocation);
-    }
-    const { session } = invocation;
-    if (this.#connections.has(session)) {
+  // ---------------------------------------------------------------- calls
+
+  #prepareCall(invocation: Invocation, args: Encoded): (() => unknown) | Promise<() => unknown> {
+    const call = this.#find(this.#calls, invocation);
+    // Within `prepare`, so that what it is refused with reaches the caller as it is.
+    const result = call(valuesOf(invocation, args));
+    if (!(result instanceof Promise)) return () => result;
+    return result.then(
+      (value) => () => value,
+      (error: unknown) => {
+        if (LeverError.is(error) && error.effect === "none") throw error;
+        return () => {
+          throw shown(error);
+        };
+      },
+    );
+  }
+
+  // ---------------------------------------------------------------- channels
+
+  #prepareChannel(invocation: Invocation, args: Encoded): RunChannel {
+    const open = this.#find(this.#channels, invocation);
+    const run = open(invocation, valuesOf(invocation, args));
+    return async (channel) => {
+      try {
+        await run(channel);
+      } catch (error) {
+        throw channel.isEnded ? error : shown(error);
+      }
+    };
+  }
+
+  #discover(session: Session, args: readonly unknown[]): RunChannel {
+    if (this.#discovering.has(session)) {
       throw new LeverError("OVERLOADED", "this session has a discovery channel already; one is the most that it may", {
         effect: "none",
       });
     }
-    if (args.form === "bytes") {
-      throw new LeverError("ARGS_FORM", `${discoveryMethod} takes one JSON value, got bytes`);
-    }
-    const identity = decodeDiscoveryIdentity(decodeArgs(args.bytes));
-    const { registry } = this.#options;
-    const connection = new Connection(this.#options, this.counters);
-    const { environment: ofEnvironment, service: ofService, instance, address, zone } = identity;
-    if (ofEnvironment !== undefined && ofService !== undefined && instance !== undefined && address !== undefined) {
-      const report = {
-        environment: ofEnvironment,
-        service: ofService,
-        instance,
-        address,
-        ...(zone !== undefined && { zone }),
-      };
-      connection.link = registry.connect(report, () => connection.replaced(instance));
-    }
-    this.#connections.set(session, connection);
+    const identity = decodeDiscoveryIdentity(args);
+    const connection = new DiscoveryConnection(this.#options, this.counters);
+    connection.connect(identity);
+    this.#discovering.add(session);
     return async (channel) => {
       this.#options.onConnected?.(identity, session.peerName);
       let error: unknown;
@@ -182,183 +206,47 @@ export class DiscoveryServer {
         await connection.run(channel);
       } catch (thrown) {
         error = thrown;
-        throw LeverError.is(thrown) && !channel.isEnded
-          ? new MethodError({ reason: thrown.reason, message: thrown.rawMessage })
-          : thrown;
+        throw thrown;
       } finally {
         connection.end();
-        this.#connections.delete(session);
-        this.#options.onDisconnected?.(
-          identity,
-          session.peerName,
-          error === undefined ? undefined : LeverError.from(error),
-        );
+        this.#discovering.delete(session);
+        const reported = error === undefined ? undefined : LeverError.from(error);
+        this.#options.onDisconnected?.(identity, session.peerName, reported);
       }
     };
   }
-}
 
-interface Subscription {
-  readonly environment: string;
-  readonly service: string;
-  /** What the subscriber has, once all that was sent has arrived; undefined: nothing. */
-  version: number | undefined;
-  readonly unwatch: () => void;
-}
-
-class Connection {
-  link: AgentLink | undefined;
-  readonly #tables: EndpointTables;
-  readonly #clock: Clock;
-  readonly #counters: DiscoveryCounters;
-  readonly #subscriptionsMax: number;
-  readonly #instancesPerMessageMax: number;
-  readonly #subscriptions = new Map<string, Subscription>();
-  /** Subscriptions whose table has changed since what was sent; in turns, oldest first. */
-  readonly #behind = new Set<Subscription>();
-  #channel: Channel<unknown, OperatorMessage> | undefined;
-  #isSending = false;
-
-  constructor(options: DiscoveryServerOptions, counters: DiscoveryCounters) {
-    this.#tables = options.registry.tables;
-    this.#clock = options.clock;
-    this.#counters = counters;
-    this.#subscriptionsMax = options.subscriptionsMax ?? subscriptionsMax;
-    this.#instancesPerMessageMax = options.instancesPerMessageMax ?? instancesPerMessageMax;
-  }
-
-  async run(channel: Channel): Promise<void> {
-    this.#channel = channel as Channel<unknown, OperatorMessage>;
-    for await (const value of channel) {
-      const message = decodeAgentMessage(value);
-      if (message !== undefined) this.#onMessage(message);
-    }
-  }
-
-  /** Another connection of the same instance has come. */
-  replaced(instance: string): void {
-    this.#channel?.fail({
-      reason: "CANCELLED",
-      message: `a newer connection of the instance ${instance} took the place of this one`,
-    });
-  }
-
-  end(): void {
-    this.#channel = undefined;
-    for (const subscription of this.#subscriptions.values()) subscription.unwatch();
-    this.#subscriptions.clear();
-    this.#behind.clear();
-    this.link?.lost();
-  }
-
-  #onMessage(message: AgentMessage): void {
-    switch (message.type) {
-      case "subscribe":
-        return this.#subscribe(message);
-      case "unsubscribe":
-        return this.#unsubscribe(message.environment, message.service);
-      case "register": {
-        const { type: _, ...registration } = message;
-        return this.#ofInstance(message.type).registered(registration);
+  #hold(leader: OwnershipLeader, args: readonly unknown[]): RunChannel {
+    const connection = new OwnershipConnection(this.#options.waitingMessagesMax);
+    connection.connect(leader, decodeHolderIdentity(args));
+    return async (channel) => {
+      try {
+        await connection.run(channel);
+      } finally {
+        connection.end();
       }
-      case "unregister":
-        return this.#ofInstance(message.type).unregistered();
-      case "draining":
-        return this.#ofInstance(message.type).draining();
-    }
-  }
-
-  #ofInstance(type: string): AgentLink {
-    if (this.link !== undefined) return this.link;
-    throw new LeverError("PROTOCOL_VIOLATION", `${type} came from a peer that opened the channel without an instance`, {
-      details: { field: "message.type" },
-    });
-  }
-
-  #subscribe({ environment, service, version, origin }: SubscribeMessage): void {
-    // Whoever asks again has lost what it had, or has something else now.
-    this.#unsubscribe(environment, service);
-    if (this.#subscriptions.size >= this.#subscriptionsMax) {
-      throw new LeverError(
-        "OVERLOADED",
-        `${this.#subscriptionsMax} services are subscribed to on this channel, the most that may be`,
-        { details: { limit: "subscriptionsMax", subscriptionsMax: this.#subscriptionsMax } },
-      );
-    }
-    const subscription: Subscription = {
-      environment,
-      service,
-      version: origin === this.#tables.origin ? version : undefined,
-      unwatch: this.#tables.watch(environment, service, () => this.#isBehind(subscription)),
     };
-    this.#subscriptions.set(`${environment}/${service}`, subscription);
-    this.#isBehind(subscription);
   }
 
-  #unsubscribe(environment: string, service: string): void {
-    const key = `${environment}/${service}`;
-    const subscription = this.#subscriptions.get(key);
-    if (subscription === undefined) return;
-    subscription.unwatch();
-    this.#subscriptions.delete(key);
-    this.#behind.delete(subscription);
-  }
-
-  #isBehind(subscription: Subscription): void {
-    this.#behind.add(subscription);
-    if (this.#isSending) return;
-    this.#isSending = true;
-    // Later: the changes of one turn go out together.
-    this.#clock.defer(() => void this.#sendBehind());
-  }
-
-  async #sendBehind(): Promise<void> {
-    try {
-      for (const subscription of this.#behind) {
-        this.#behind.delete(subscription);
-        await this.#bringUp(subscription);
-      }
-    } catch {
-      // The channel has ended: `run` learns of it too, and says why.
-    } finally {
-      this.#isSending = false;
-    }
-  }
-
-  async #bringUp(subscription: Subscription): Promise<void> {
-    const { environment, service, version } = subscription;
-    const changes = version === undefined ? undefined : this.#tables.changesSince(environment, service, version);
-    const countMax = this.#instancesPerMessageMax;
-    if (changes !== undefined && changes.changed.length + changes.removed.length <= countMax) {
-      if (changes.version === version) return;
-      subscription.version = changes.version;
-      this.#counters.deltasSent++;
-      return this.#send({ type: "delta", environment, service, ...changes });
-    }
-    const table = this.#tables.table(environment, service);
-    subscription.version = table.version;
-    this.#counters.tablesSent++;
-    for (let part = 0, at = 0; part === 0 || at < table.instances.length; part++, at += countMax) {
-      // Unsubscribed meanwhile.
-      if (this.#subscriptions.get(`${environment}/${service}`) !== subscription) return;
-      await this.#send({
-        type: "table",
-        origin: this.#tables.origin,
-        ...table,
-        instances: table.instances.slice(at, at + countMax),
-        part,
-        more: at + countMax < table.instances.length,
-      });
-    }
-  }
-
-  async #send(message: OperatorMessage): Promise<void> {
-    await this.#channel?.send(message);
+  #find<Method>(methods: ReadonlyMap<string, Method>, { target }: Invocation): Method {
+    const { environment, service, method } = target;
+    const isOperator = environment === operatorEnvironment && service === operatorService;
+    const found = isOperator ? methods.get(method) : undefined;
+    if (found !== undefined) return found;
+    throw new LeverError("METHOD_NOT_FOUND", `the operator has no method ${target.text}`, { effect: "none" });
   }
 }
 
-function notFound(invocation: Invocation): never {
-  throw new LeverError("METHOD_NOT_FOUND", `the operator has no method ${invocation.target.text}`, { effect: "none" });
+type RunChannel = (channel: Channel) => Promise<void>;
+
+function valuesOf({ target }: Invocation, args: Encoded): readonly unknown[] {
+  if (args.form === "value") return decodeArgs(args.bytes);
+  throw new LeverError("ARGS_FORM", `${target.method} takes JSON values, got bytes`);
+}
+
+/** What the peer reads of an error that the operator raises once a method runs. */
+function shown(error: unknown): unknown {
+  return LeverError.is(error) ? new MethodError({ reason: error.reason, message: error.rawMessage }) : error;
 }
 
 function stopping(): LeverError {
