@@ -74,6 +74,8 @@ async function run(flags: DevFlags, stop: StopRequest): Promise<number> {
     await environment.stop();
     throw error;
   }
+  const { agent } = gateway;
+  environment.addGateway({ agent, host, ...portsOf(gateway) });
   if (!stop.isAsked) environment.run();
   using _watch = flags.watch === true ? follow(flags, environment, stop) : undefined;
   await announce(services, { host, ...portsOf(gateway) }, environment, stop);
@@ -246,7 +248,7 @@ function lateText({ environment, name }: DevService, workload: LocalWorkload | u
 async function end(gateway: Gateway, environment: LocalEnvironment, stop: StopRequest): Promise<void> {
   console.log(out.dim("ending; Ctrl-C again ends at once"));
   const slow = setTimeout(() => {
-    const left = environment.services.flatMap(({ workload }) => workload.status().map(({ id }) => id));
+    const left = environment.localServices.flatMap(({ workload }) => workload.status().map(({ id }) => id));
     if (left.length > 0) console.log(out.dim(`waiting for ${left.join(", ")}; Ctrl-C again ends them at once`));
   }, slowEndMs);
   let isEnded = false;

@@ -13,6 +13,7 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { isDnsLabel, resourceBytesMax } from "@leveros/protocol/target/lever-url.ts";
 import { slotOf } from "@leveros/protocol/target/slot.ts";
 import type { InstanceKey, ServiceRegistry } from "../core/service-registry.ts";
+import type { OperatorCall, OperatorChannel } from "../discovery/discovery-server.ts";
 import type {
   AttachReport,
   Check,
@@ -56,7 +57,7 @@ export interface HeldCalls {
   readonly agentsNotAsked: number;
 }
 
-/** Who knows, and does. Methods throw LeverError with effect none, or reject with what is wrong. */
+/** Who knows, and does. What throws LeverError with effect none has changed nothing. */
 export interface AdminSource {
   readonly registry: ServiceRegistry;
   operator(): OperatorReport;
@@ -90,24 +91,21 @@ export class AdminMethods {
     this.#now = now;
   }
 
-  /**
-   * By name: takes the values that the caller has sent, throws LeverError with effect none for what cannot be, and gives
-   * what runs.
-   */
-  readonly calls: Readonly<Record<string, (args: readonly unknown[]) => () => unknown>> = {
-    listServices: () => given(this.listServices()),
+  /** By name: each takes the values that its caller has sent, and refuses by a LeverError with effect none. */
+  readonly calls: Readonly<Record<string, OperatorCall>> = {
+    listServices: () => this.listServices(),
     listEndpoints: (args) => {
       const fields = named(args, "environment", "service");
-      return given(this.listEndpoints(optionalLabel(fields, "environment"), optionalLabel(fields, "service")));
+      return this.listEndpoints(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
     },
     listResources: (args) => {
       const fields = named(args, "environment", "service");
-      return given(this.listResources(optionalLabel(fields, "environment"), optionalLabel(fields, "service")));
+      return this.listResources(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
     },
     explain: (args) => {
       const fields = named(args, "environment", "service", "resource");
       const resource = fields.text("resource", resourceBytesMax, (text) => text !== "", "1 to 1024 bytes of text");
-      return given(this.explain(label(fields, "environment"), label(fields, "service"), resource));
+      return this.explain(label(fields, "environment"), label(fields, "service"), resource);
     },
     evict: (args) => {
       const fields = named(args, "instance", "environment");
@@ -116,13 +114,13 @@ export class AdminMethods {
     scale: (args) => {
       const fields = named(args, "environment", "service", "replicas");
       const replicas = fields.integer("replicas", 0, Number.MAX_SAFE_INTEGER);
-      return given(this.scale(label(fields, "environment"), label(fields, "service"), replicas));
+      return this.scale(label(fields, "environment"), label(fields, "service"), replicas);
     },
-    check: () => () => this.check(),
+    check: () => this.check(),
   };
 
   /** As `calls`, of the streaming ones: checks the arguments, and gives what runs. */
-  readonly channels: Readonly<Record<string, (args: readonly unknown[]) => (channel: Channel) => Promise<void>>> = {
+  readonly channels: Readonly<Record<string, OperatorChannel>> = {
     attachChan: (args) => {
       const fields = named(args, "environment", "service");
       const [environment, service] = [label(fields, "environment"), label(fields, "service")];
@@ -193,10 +191,10 @@ export class AdminMethods {
   }
 
   /**
-   * Throws INVALID_ARGUMENTS if no instance, or more than one, has the id. What it gives evicts the instance, and rejects
-   * if none can take its place: then it goes on.
+   * Resolves when another instance serves in its place. Rejects with INVALID_ARGUMENTS (effect none) if no instance, or
+   * more than one, has the id, and with another effect if none could take its place: then it goes on.
    */
-  evict(instance: string, environment?: string): () => Promise<EvictReport> {
+  async evict(instance: string, environment?: string): Promise<EvictReport> {
     const found = this.#tables(environment, undefined).filter(({ instances }) =>
       instances.some(({ id }) => id === instance),
     );
@@ -211,12 +209,12 @@ export class AdminMethods {
       );
     }
     const key = { environment: table.environment, service: table.service, instance };
-    return async () => ({
+    return {
       environment: table.environment,
       service: table.service,
       evicted: instance,
       replacement: await this.#source.evict(key),
-    });
+    };
   }
 
   scale(environment: string, service: string, replicas: number): ScaleReport {
@@ -410,10 +408,6 @@ export function runsOf(numbers: readonly number[]): [number, number][] {
     else runs.push([number, number]);
   }
   return runs;
-}
-
-function given<Report>(report: Report): () => Report {
-  return () => report;
 }
 
 /** The arguments by name; one that is null is not there. */

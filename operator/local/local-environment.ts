@@ -7,23 +7,43 @@
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
+import { uptime } from "node:os";
 import path from "node:path";
 import type { Agent } from "@leveros/agent/core/agent.ts";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
 import { type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import { runtimeLeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
-import { type InstanceState, operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
+import {
+  defaultServicePolicy,
+  type InstanceState,
+  operatorEnvironment,
+  operatorService,
+} from "@leveros/protocol/control/discovery.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import {
+  AdminMethods,
+  type AdminService,
+  type AdminSource,
+  type HeldCalls,
+  type InstanceFacts,
+} from "../admin/admin-methods.ts";
+import type { AttachReport, GatewayReport, OperatorReport, SlotFacts } from "../admin/admin-report.ts";
+import { slotFacts } from "../admin/slot-facts.ts";
 import { resolveEnv } from "../api/container-env.ts";
 import { changeProblems } from "../api/manifest-change.ts";
 import { type ManifestProblem, problemAt } from "../api/manifest-problem.ts";
 import type { ManifestSet } from "../api/manifest-reader.ts";
 import { type LeverService, servicePolicy } from "../api/v1alpha1/lever-service.ts";
 import { EndpointTables } from "../core/endpoint-table.ts";
+import { OwnershipLeader } from "../core/ownership/leader.ts";
+import { MemorySlotStore } from "../core/ownership/slot-store.ts";
 import { type InstanceKey, ServiceRegistry } from "../core/service-registry.ts";
 import { DiscoveryServer } from "../discovery/discovery-server.ts";
+import { operatorVersion } from "../version.ts";
+import { probeAgent } from "./agent-probe.ts";
 import { AgentProcess } from "./agent-process.ts";
 import { devCommand } from "./dev-command.ts";
 import { FolderWatch } from "./folder-watch.ts";
@@ -72,29 +92,37 @@ interface LocalAgent {
   close(): void | Promise<void>;
 }
 
+/** A door from outside, with the agent core behind it. */
+export interface LocalGateway extends GatewayReport {
+  readonly agent: Agent;
+}
+
 interface Running {
-  readonly key: InstanceKey;
   readonly starting: Promise<LocalAgent>;
   /** Once it has started. */
   agent: LocalAgent | undefined;
 }
 
-export class LocalEnvironment {
-  /** `host:port` of the operator, for a gateway. */
-  readonly operatorAddress: string;
+export class LocalEnvironment implements AdminSource {
   readonly registry: ServiceRegistry;
   readonly #options: LocalEnvironmentOptions;
   #manifests: ManifestSet;
   readonly #clock: Clock;
   readonly #supervisor: ProcessSupervisor;
-  readonly #discovery: DiscoveryServer;
-  readonly #listener: Listener;
+  readonly #leader: OwnershipLeader;
+  readonly #admin: AdminMethods;
+  readonly #operator: DiscoveryServer;
+  /** Set by `open`. */
+  #listener!: Listener;
   readonly #services = new Map<string, LocalService>();
   /** Of the agents' sockets. */
   readonly #directory: string;
   #socketCount = 0;
   /** By instance; of those that this process runs. */
   readonly #running = new Map<string, Running>();
+  /** Instances that `lever run` runs, by id. */
+  readonly #attached = new Map<string, InstanceKey>();
+  readonly #gateways: LocalGateway[] = [];
   /** Agents that are about to end. */
   readonly #closing = new Set<Promise<void>>();
   readonly #watches = new Map<string, FolderWatch>();
@@ -105,16 +133,23 @@ export class LocalEnvironment {
     options: LocalEnvironmentOptions,
     clock: Clock,
     registry: ServiceRegistry,
-    discovery: DiscoveryServer,
-    listener: Listener,
+    leader: OwnershipLeader,
   ) {
     this.#options = options;
     this.#manifests = options.manifests;
     this.#clock = clock;
     this.registry = registry;
-    this.#discovery = discovery;
-    this.#listener = listener;
-    this.operatorAddress = listener.address;
+    this.#leader = leader;
+    this.#admin = new AdminMethods(this, Date.now);
+    const { calls, channels } = this.#admin;
+    this.#operator = new DiscoveryServer({
+      registry,
+      clock,
+      leader,
+      calls,
+      channels,
+      library: `lever-operator/${operatorVersion}`,
+    });
     this.#supervisor = new ProcessSupervisor({ clock });
     this.#directory = mkdtempSync(path.join(socketFolder(), "lever-"));
   }
@@ -155,9 +190,18 @@ export class LocalEnvironment {
     const now = Date.now();
     const tables = new EndpointTables({ startVersion: now, origin: `local-${process.pid}-${now}` });
     let environment: LocalEnvironment | undefined;
+    const leader = new OwnershipLeader({
+      clock,
+      leaseClock: runtimeLeaseClock(globalThis, () => uptime() * 1000),
+      random: Math.random,
+      store: new MemorySlotStore(),
+      onSlots: (of, service, rows) => tables.setSlots(of, service, rows),
+    });
+    leader.start();
     const registry = new ServiceRegistry({
       tables,
       clock,
+      leader,
       observer: {
         onRegistered: (key, registration) => {
           if (key.environment !== operatorEnvironment) options.onRegistered?.(key, registration);
@@ -169,15 +213,22 @@ export class LocalEnvironment {
         },
       },
     });
-    const discovery = new DiscoveryServer({ registry, clock });
-    const listener = await listenTcp(host, 0, (transport) => discovery.accept(transport));
-    environment = new LocalEnvironment(options, clock, registry, discovery, listener);
-    for (const plan of plans) environment.#declare(plan);
-    return environment;
+    const opened = new LocalEnvironment(options, clock, registry, leader);
+    environment = opened;
+    for (const plan of plans) opened.#declare(plan);
+    // Only now: an agent that asked for a service before would be told that it does not exist.
+    opened.#listener = await listenTcp(host, 0, (transport) => opened.#operator.accept(transport));
+    opened.#publishOperator();
+    return opened;
+  }
+
+  /** `host:port` of the operator, for a gateway. */
+  get operatorAddress(): string {
+    return this.#listener.address;
   }
 
   /** In the order of their declaration. */
-  get services(): readonly LocalService[] {
+  get localServices(): readonly LocalService[] {
     return [...this.#services.values()];
   }
 
@@ -216,7 +267,7 @@ export class LocalEnvironment {
     const formerManifests = this.#manifests;
     this.#manifests = manifests;
     const names = new Set(plans.map(nameOf));
-    const ended = this.services.filter(({ plan }) => !names.has(nameOf(plan)));
+    const ended = this.localServices.filter(({ plan }) => !names.has(nameOf(plan)));
     for (const { plan } of ended) onMessage(`${nameOf(plan)} is gone from the manifests: its instances end.`);
     const endings = ended.map((service) => this.#remove(service));
     for (const plan of plans) {
@@ -240,6 +291,11 @@ export class LocalEnvironment {
     await Promise.all(endings);
   }
 
+  /** From now on it is listed, and asked for the calls that it holds. */
+  addGateway(gateway: LocalGateway): void {
+    this.#gateways.push(gateway);
+  }
+
   /** Ends all instances gracefully, then their agents. Resolves when no process is left. Repeating it changes nothing. */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
@@ -255,14 +311,135 @@ export class LocalEnvironment {
 
   async #stop(): Promise<void> {
     for (const watch of this.#watches.values()) watch.close();
-    await Promise.all(this.services.map(({ workload }) => workload.stop()));
+    await Promise.all(this.localServices.map(({ workload }) => workload.stop()));
     await this.#supervisor.stopAll();
     // Each instance has ended, and taken its agent with it.
     await Promise.all(this.#closing);
-    this.#discovery.close();
+    this.#operator.close();
     this.#listener.close();
     this.registry.close();
     rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  // ---------------------------------------------------------------- for AdminMethods
+
+  operator(): OperatorReport {
+    const gateways = this.#gateways.map(({ agent: _, ...ports }) => ports);
+    return { version: operatorVersion, address: this.operatorAddress, pid: process.pid, gateways };
+  }
+
+  services(): AdminService[] {
+    return this.localServices.map(({ environment, service, workload, declaredAt }) => ({
+      environment,
+      service,
+      desired: workload.replicas + this.#attachedTo(environment, service).length,
+      waiting: workload.status().filter(({ state }) => state === "BackOff").length,
+      declaredAt,
+    }));
+  }
+
+  factsOf({ environment, service, instance }: InstanceKey): InstanceFacts {
+    const status = this.service(environment, service)
+      ?.workload.status()
+      .find(({ id }) => id === instance);
+    return {
+      pid: status?.pid ?? null,
+      restarts: status?.restarts ?? 0,
+      adminPort: this.#running.get(instance)?.agent?.adminPort ?? null,
+      isAttached: this.#attached.has(instance),
+    };
+  }
+
+  slotFacts(environment: string, service: string, slot: number): SlotFacts | undefined {
+    const explanation = this.#leader.explain(environment, service, slot);
+    return explanation === undefined ? undefined : slotFacts(explanation);
+  }
+
+  heldCalls(environment: string, service: string, slot: number): HeldCalls {
+    const asked: [string, Agent][] = this.#gateways.map(({ agent }) => ["gateway", agent]);
+    let agentsNotAsked = this.#attached.size;
+    for (const [instance, { agent }] of this.#running) {
+      if (agent?.agent !== undefined) asked.push([instance, agent.agent]);
+      else agentsNotAsked++;
+    }
+    const byAgent = asked.map(([name, agent]) => ({
+      agent: name,
+      calls: agent.heldBySlot(environment, service).get(slot) ?? 0,
+    }));
+    return { byAgent: byAgent.filter(({ calls }) => calls > 0), agentsNotAsked };
+  }
+
+  probeAgent(address: string): Promise<string> {
+    return probeAgent(address, this.#clock);
+  }
+
+  async evict({ environment, service, instance }: InstanceKey): Promise<string> {
+    if (this.#attached.has(instance)) {
+      throw new LeverError("INVALID_ARGUMENTS", `${instance} is run by \`lever run\`; end it there`);
+    }
+    const { workload } = this.#serviceOf(environment, service);
+    return (await workload.replace(instance)).id;
+  }
+
+  scale(environment: string, service: string, replicas: number): number {
+    const { workload } = this.#serviceOf(environment, service);
+    const before = workload.replicas;
+    workload.scale(replicas);
+    return before;
+  }
+
+  attach(environment: string, service: string): AttachReport {
+    const instance = this.#serviceOf(environment, service).workload.attach();
+    const key = { environment, service, instance };
+    this.#attached.set(instance, key);
+    this.registry.upsertInstance(key);
+    this.#options.onMessage(`${instance} is attached by \`lever run\`.`);
+    return { ...key, operator: this.operatorAddress };
+  }
+
+  detach(key: InstanceKey, hasExited: boolean): void {
+    this.#attached.delete(key.instance);
+    this.service(key.environment, key.service)?.workload.detach(key.instance);
+    this.#gone(key, hasExited);
+    this.#options.onMessage(`${key.instance} is attached no more.`);
+  }
+
+  #attachedTo(environment: string, service: string): InstanceKey[] {
+    return [...this.#attached.values()].filter((key) => key.environment === environment && key.service === service);
+  }
+
+  #serviceOf(environment: string, service: string): LocalService {
+    const found = this.service(environment, service);
+    if (found === undefined) throw new LeverError("SERVICE_NOT_FOUND", `${environment}/${service} is not run here`);
+    return found;
+  }
+
+  // ---------------------------------------------------------------- inside
+
+  /** So that agents find it, and through them their callers, as any service. */
+  #publishOperator(): void {
+    const [environment, service] = [operatorEnvironment, operatorService];
+    const key = { environment, service, instance: `operator-${process.pid}` };
+    this.registry.declareService(environment, service, defaultServicePolicy);
+    this.registry.upsertInstance(key);
+    const { calls, channels } = this.#admin;
+    this.registry
+      .connect({ ...key, address: this.operatorAddress }, () => {})
+      .registered({
+        methods: [
+          ...Object.keys(calls).map((name) => ({ name, kind: "call" as const })),
+          ...Object.keys(channels).map((name) => ({ name, kind: "channel" as const })),
+        ],
+        resources: false,
+        library: "lever-operator",
+        version: operatorVersion,
+      });
+  }
+
+  /** The source knows the instance no more; `hasExited`: nothing of its process is left, which is proof for its slots. */
+  #gone(key: InstanceKey, hasExited: boolean): void {
+    this.registry.removeInstance(key);
+    if (hasExited) this.#leader.processEnded(key.environment, key.service, key.instance);
   }
 
   #declare(plan: ServicePlan): LocalService {
@@ -346,7 +523,8 @@ export class LocalEnvironment {
       random: Math.random,
       prepareInstance: (id) => this.#prepare({ environment, service: name, instance: id }),
       onStopping: (id) => this.registry.upsertInstance({ environment, service: name, instance: id, isDraining: true }),
-      onExit: (id) => this.#exited({ environment, service: name, instance: id }),
+      onExit: (id, { survivorsOf }) =>
+        this.#exited({ environment, service: name, instance: id }, survivorsOf === undefined),
       onMessage: this.#options.onMessage,
     });
   }
@@ -360,14 +538,14 @@ export class LocalEnvironment {
     });
     this.registry.upsertInstance(key);
     const socketPath = path.join(this.#directory, `${++this.#socketCount}.sock`);
-    const running: Running = { key, starting: this.#startAgent(key, socketPath), agent: undefined };
+    const running: Running = { starting: this.#startAgent(key, socketPath), agent: undefined };
     this.#running.set(key.instance, running);
     running.agent = await running.starting;
     return { ...env, LEVER_AGENT: `unix://${socketPath}`, LEVER_SHOW_ERRORS: "1" };
   }
 
-  #exited(key: InstanceKey): void {
-    this.registry.removeInstance(key);
+  #exited(key: InstanceKey, isProven: boolean): void {
+    this.#gone(key, isProven);
     const running = this.#running.get(key.instance);
     if (running === undefined) return;
     this.#running.delete(key.instance);

@@ -191,7 +191,8 @@ export class LocalWorkload {
   /**
    * Starts a new instance in the place of the named one, which is asked to end once the new one serves; resolves then.
    * One that waits to be started again is started at once instead. Throws INVALID_ARGUMENTS if there is no such
-   * instance. Rejects if the new one ends before it serves or does not serve within 60 s: the old one goes on then.
+   * instance. Rejects (effect ran) if the new one ends before it serves or does not serve within 60 s: the old one goes
+   * on then.
    */
   async replace(id: string): Promise<Replacement> {
     const place = this.#find(id);
@@ -304,7 +305,9 @@ export class LocalWorkload {
     if (successor.predecessor?.successor === successor) successor.predecessor.successor = undefined;
     successor.predecessor = undefined;
     successor.came?.reject(
-      new LeverError("INSTANCE_UNREACHABLE", `the replacement ${successor.id} did not come up: ${why}`),
+      new LeverError("INSTANCE_UNREACHABLE", `the replacement ${successor.id} did not come up: ${why}`, {
+        effect: "ran",
+      }),
     );
   }
 
