@@ -6,12 +6,22 @@
  * inbound-relay.ts at the instance's). Time, chance, transports and discovery are given to it.
  */
 
+import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
-import type { ServiceTable } from "@leveros/protocol/control/discovery.ts";
+import type { LeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
+import {
+  defaultServicePolicy,
+  operatorEnvironment,
+  type ServiceLimits,
+  type ServiceTable,
+} from "@leveros/protocol/control/discovery.ts";
+import { agentService, decodeAppHolder, handOverMethod, ownershipMethod } from "@leveros/protocol/control/ownership.ts";
 import { decodeRegistration, type Registration } from "@leveros/protocol/control/registration.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
+import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
 import type { Hello, Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
 import {
@@ -19,6 +29,7 @@ import {
   encodeFields,
   FieldKey,
   routingFixedBytes,
+  type ScannedFields,
   scanFields,
   withField,
 } from "@leveros/protocol/session/routing-header.ts";
@@ -26,11 +37,14 @@ import { type OpenFrame, Session } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream } from "@leveros/protocol/session/stream.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
+import { decodeArgs } from "@leveros/protocol/value/decode.ts";
+import type { Encoded } from "@leveros/protocol/value/form.ts";
 import { reportedLoad } from "./balancer/endpoint-load.ts";
-import { InboundRelay } from "./inbound-relay.ts";
+import { type AppConnection, InboundRelay, type ResourceCall } from "./inbound-relay.ts";
 import { type AgentLimits, defaultAgentLimits } from "./limits.ts";
 import { type AgentObserver, silentObserver } from "./observer.ts";
 import { type OutgoingCall, outgoingCall, type ParentInvocation, plainCall } from "./outgoing-fields.ts";
+import { type ServedSlot, SlotHolder } from "./ownership/slot-holder.ts";
 import type { LinkHost } from "./peer-link.ts";
 import { OutboundRelay } from "./relay.ts";
 import { type MethodRoute, ServiceView } from "./service-view.ts";
@@ -68,10 +82,21 @@ export interface AgentOptions {
   readonly observer?: AgentObserver;
   /** The environment of clients outside that name none. */
   readonly defaultEnvironment?: string;
+  /** Of an agent beside an app. Without it the app serves no resources. */
+  readonly ownership?: AgentOwnershipOptions;
+}
+
+/** What an agent needs to hold resources for its app. */
+export interface AgentOwnershipOptions {
+  readonly leaseClock: LeaseClock;
+  /** `host:port` where other agents reach this one. */
+  readonly address: string;
+  /** A started session with the operator's leader, on the dialer's side, which belongs to the agent from then on. */
+  dialLeader(): Promise<Session>;
 }
 
 /** What a session belongs to. */
-interface Link {
+interface Link extends AppConnection {
   readonly kind: "app" | "peer" | "client";
   /** The `Caller` field for frames of this link, encoded; an app has none: its agent's peers know the agent. */
   caller: Uint8Array;
@@ -80,6 +105,8 @@ interface Link {
 }
 
 const noField = new Uint8Array(0);
+const noFields: Partial<ScannedFields> = {};
+const noCounts = { misrouted: 0, lapses: 0, moved: 0 };
 /** How long it is remembered, after the last call to it, that a service does not exist or has no table yet. */
 const missingServiceIdleMs = 5000;
 /** What a client outside may use: much less than an agent, which carries the calls of many. */
@@ -100,7 +127,12 @@ export class Agent implements LinkHost {
   readonly #sessions = new Set<Session>();
   readonly #accepted = { app: 0, peer: 0, client: 0 };
   /** The session of the app that has registered. */
-  #app: { session: Session; registration: Registration; methods: ReadonlySet<string> } | undefined;
+  #app: { session: Session; link: Link; registration: Registration; methods: ReadonlySet<string> } | undefined;
+  readonly #holder: SlotHolder | undefined;
+  /** What the app, and what other agents, ask of the agent itself. */
+  readonly #appServer: InvocationServer | undefined;
+  readonly #peerServer: InvocationServer | undefined;
+  readonly #unwatch: (() => void) | undefined;
   #ownView: ServiceView | undefined;
   #isDraining = false;
   /** The agent itself is to end, whatever its app does. */
@@ -125,6 +157,38 @@ export class Agent implements LinkHost {
     this.#sessionLimits = { ...defaultSessionLimits, ...options.sessionLimits };
     const { environment, service } = options.identity;
     if (environment !== undefined && service !== undefined) this.#ownView = this.view(environment, service);
+    const { ownership } = options;
+    const { instance } = options.identity;
+    if (ownership !== undefined && environment !== undefined && service !== undefined && instance !== undefined) {
+      const { clock, random, wheel } = this;
+      const budget = new AssemblyBudget(this.limits.handOverBytesMax);
+      const runtime = { wheel, budget, now: () => clock.now() };
+      const holder = new SlotHolder({
+        ...ownership,
+        clock,
+        random,
+        environment,
+        service,
+        instance,
+        host: this,
+        runtime,
+        dialLeader: () => ownership.dialLeader(),
+        handOverBytesMax: this.limits.handOverBytesMax,
+        onLeaving: () => this.#appDrains(),
+        onEmpty: () => this.#checkIdle(),
+      });
+      this.#holder = holder;
+      const serve = (method: string, prepare: ControlMethod) =>
+        new InvocationServer({ ...runtime, host: new ControlHost(method, prepare) });
+      this.#appServer = serve(ownershipMethod, (args, session) => this.#serveOwnership(holder, args, session));
+      this.#peerServer = serve(handOverMethod, (args) => holder.serveHandOver(args));
+      this.#unwatch = options.discovery.subscribe(
+        environment,
+        service,
+        (table) => holder.onTable(table),
+        () => {},
+      );
+    }
     this.#sweepLater();
   }
 
@@ -161,6 +225,22 @@ export class Agent implements LinkHost {
   /** All that are open: with apps, peers and clients outside. */
   get sessions(): ReadonlySet<Session> {
     return this.#sessions;
+  }
+
+  /** The slots that the app here serves now. */
+  get heldSlots(): readonly ServedSlot[] {
+    return this.#holder?.heldSlots ?? [];
+  }
+
+  /** For metrics: slots that are held now; since the start: calls refused for want of the slot, leases, slots moved away. */
+  get ownership(): {
+    readonly held: number;
+    readonly misrouted: number;
+    readonly lapses: number;
+    readonly moved: number;
+  } {
+    const holder = this.#holder;
+    return { held: holder?.heldCount ?? 0, ...(holder?.counters ?? noCounts) };
   }
 
   /** Calls from here that are held for each slot of a service; only slots that have some. */
@@ -230,7 +310,7 @@ export class Agent implements LinkHost {
       return undefined;
     }
     this.#accepted[kind]++;
-    const link: Link = { kind, caller: noField, invocations: new Map() };
+    const link: Link = { kind, caller: noField, invocations: new Map(), app: undefined };
     const session: Session = new Session({
       transport,
       clock: this.clock,
@@ -246,7 +326,9 @@ export class Agent implements LinkHost {
           else this.#onCallerOpen(link, session, stream, open);
         },
         ...(kind === "app" ? { onRegister: (payload: Uint8Array) => this.#onRegister(session, payload) } : {}),
-        onGoAway: () => this.#onAppGoesAway(session),
+        onGoAway: () => {
+          if (this.#app?.session === session) this.#appDrains();
+        },
         onClose: () => {
           this.#accepted[kind]--;
           this.#onSessionClose(session);
@@ -254,6 +336,7 @@ export class Agent implements LinkHost {
         },
       },
     });
+    session.owner = link;
     this.#sessions.add(session);
     return session;
   }
@@ -277,7 +360,9 @@ export class Agent implements LinkHost {
         ),
       );
     }
-    this.#app = { session, registration, methods: new Set(registration.methods.map((method) => method.name)) };
+    this.#holder?.replaceApp();
+    const methods = new Set(registration.methods.map((method) => method.name));
+    this.#app = { session, link: session.owner as Link, registration, methods };
     // Nothing is to be sent here any more, whatever the app does.
     if (this.#isStopping) return;
     // An app that was stopped for a restart is there again.
@@ -285,10 +370,31 @@ export class Agent implements LinkHost {
     this.#options.discovery.register(registration);
   }
 
-  #onAppGoesAway(session: Session): void {
-    if (this.#app?.session !== session || this.#isDraining) return;
+  /** It takes no new calls; what it holds it serves until it has moved away. */
+  #appDrains(): void {
+    this.#holder?.leave();
+    if (this.#isDraining) return;
     this.#isDraining = true;
     this.#options.discovery.draining();
+  }
+
+  #serveOwnership(holder: SlotHolder, args: readonly unknown[], session: Session): (channel: Channel) => Promise<void> {
+    const identity = decodeAppHolder(args);
+    if (this.#app?.session !== session || !this.#app.registration.resources) {
+      throw new LeverError("PROTOCOL_VIOLATION", "the app has not registered that it serves resources", {
+        effect: "none",
+      });
+    }
+    const { link } = this.#app;
+    return async (channel) => {
+      try {
+        await holder.serveApp(identity, channel, link);
+      } catch (error) {
+        // An app whose slots nobody can follow must not go on as if it held them.
+        if (LeverError.is(error) && error.reason === "PROTOCOL_VIOLATION") session.close(error);
+        throw error;
+      }
+    };
   }
 
   /** For links: connects to a peer agent. */
@@ -320,6 +426,9 @@ export class Agent implements LinkHost {
   // ---------------------------------------------------------------- calls from here
 
   #onCallerOpen(link: Link, session: Session, stream: Stream, open: OpenFrame): void {
+    if (link.kind === "app" && this.#appServer !== undefined && isOfAgent(open.target)) {
+      return this.#appServer.onOpen(stream, open);
+    }
     let frame = open.frame;
     const cost = flowCost(frame);
     const argsBytes = frame.length - open.payloadAt;
@@ -332,6 +441,8 @@ export class Agent implements LinkHost {
           service: open.target.service,
           caller: isClient ? link.caller : noField,
           invocations: isClient ? undefined : link.invocations,
+          // Only of an app that serves resources is known what runs in it though its stream has ended.
+          areAllKnown: link.app !== undefined,
         }));
       } catch (error) {
         return this.#refuseCaller(link, session, stream, open.target, LeverError.from(error));
@@ -372,19 +483,6 @@ export class Agent implements LinkHost {
     // A client outside says its environment in HELLO; an app's is the agent's, whatever it says.
     const own = kind === "client" ? hello?.environment : this.identity.environment;
     return own ?? this.#options.defaultEnvironment ?? "";
-  }
-
-  #checkFields(frame: Uint8Array, end: number): void {
-    const { resource } = scanFields(frame, routingFixedBytes, end);
-    if (resource !== undefined) {
-      throw new LeverError(
-        "NO_RESOURCES",
-        "the call names a resource, and the service holds none; leave it out of the URL",
-        {
-          effect: "none",
-        },
-      );
-    }
   }
 
   /** The view of a service, subscribed to from now on. */
@@ -435,54 +533,66 @@ export class Agent implements LinkHost {
   // ---------------------------------------------------------------- calls to the app here
 
   #onPeerOpen(link: Link, session: Session, stream: Stream, open: OpenFrame): void {
-    const cost = flowCost(open.frame);
-    const refusal = this.#whyNotServed(stream, open.target);
-    const app = this.#app;
-    const limits = this.#ownView?.limits;
-    if (refusal !== undefined || app === undefined || limits === undefined) {
-      return this.#refusePeer(stream, refusal ?? new LeverError("NO_INSTANCES", "this agent serves nothing"));
-    }
-    let frame = open.frame;
+    const { target } = open;
+    let { frame } = open;
+    const cost = flowCost(frame);
+    const { environment, service, instance = "this instance" } = this.identity;
     try {
-      if (open.payloadAt > routingFixedBytes) this.#checkFields(frame, open.payloadAt);
+      if (target.environment !== environment || target.service !== service) {
+        if (this.#peerServer !== undefined && isOfAgent(target)) return this.#peerServer.onOpen(stream, open);
+        throw new LeverError(
+          "INSTANCE_UNREACHABLE",
+          `${target.text} was sent to ${instance} of ${environment ?? "-"}/${service ?? "-"}; the table is old`,
+        );
+      }
+      const hasFields = open.payloadAt > routingFixedBytes;
+      const { resource, epoch, chain } = hasFields ? scanFields(frame, routingFixedBytes, open.payloadAt) : noFields;
+      const call = resource === undefined ? undefined : this.#admit(resource, epoch ?? 0, chain !== undefined);
+      if (call === undefined && this.#isDraining) throw new LeverError("DRAINING", `${instance} takes no new calls`);
+      const app = this.#app;
+      if (app === undefined) throw new LeverError("NO_INSTANCES", `the app of ${instance} has not registered`);
+      // Which methods a resource has is known to the app alone.
+      if (call === undefined && !app.methods.has(target.method)) {
+        throw new LeverError(
+          "METHOD_NOT_FOUND",
+          `${environment}/${service} has no method ${target.method}; it has ${listed([...app.methods])}`,
+        );
+      }
+      const limits = this.#ownView?.limits ?? defaultServicePolicy.limits;
+      this.#checkLimits(stream, limits);
       // A gateway says who calls; for anybody else it is the peer itself.
       if (session.hello?.role !== "gateway") frame = withField(frame, FieldKey.Caller, link.caller);
+      // What came is a view of a chunk.
+      const kept = chain === undefined ? undefined : chain.slice();
+      const relay = new InboundRelay(this, stream, limits, app.link, call, kept);
+      relay.start(app.session, target, open.flags, frame, cost);
     } catch (error) {
-      return this.#refusePeer(stream, LeverError.from(error));
+      const refusal = LeverError.from(error);
+      refuse(stream, refusal);
+      this.observer.served(refusal.code, 0);
     }
-    new InboundRelay(this, stream, limits).start(app.session, open.target, open.flags, frame, cost);
   }
 
-  #refusePeer(stream: Stream, error: LeverError): void {
-    refuse(stream, error);
-    this.observer.served(error.code, 0);
+  #admit(resource: Uint8Array, epoch: number, isNested: boolean): ResourceCall {
+    const holder = this.#holder;
+    if (holder === undefined || this.#app?.registration.resources === false) {
+      throw new LeverError(
+        "NO_RESOURCES",
+        "the call names a resource, and the app of the instance serves none; leave it out of the URL",
+        { effect: "none" },
+      );
+    }
+    return { holder, slot: holder.admit(resource, epoch, isNested) };
   }
 
-  #whyNotServed(stream: Stream, target: Target): LeverError | undefined {
-    const { environment, service, instance = "this instance" } = this.identity;
-    if (target.environment !== environment || target.service !== service) {
-      return new LeverError(
-        "INSTANCE_UNREACHABLE",
-        `${target.text} was sent to ${instance} of ${environment ?? "-"}/${service ?? "-"}; the table is old`,
-      );
-    }
-    if (this.#isDraining) return new LeverError("DRAINING", `${instance} takes no new calls`);
-    const app = this.#app;
-    if (app === undefined) return new LeverError("NO_INSTANCES", `the app of ${instance} has not registered`);
-    if (!app.methods.has(target.method)) {
-      return new LeverError(
-        "METHOD_NOT_FOUND",
-        `${environment}/${service} has no method ${target.method}; it has ${listed([...app.methods])}`,
-      );
-    }
-    const limits = this.#ownView?.limits;
-    if (limits === undefined) return undefined;
+  #checkLimits(stream: Stream, limits: ServiceLimits): void {
+    const { instance = "this instance" } = this.identity;
     if (stream.isChannel) {
-      if (this.#channelsServed < limits.channelsPerInstance) return undefined;
-      return overloaded(instance, "channelsPerInstance", limits.channelsPerInstance, "channels are open");
+      if (this.#channelsServed < limits.channelsPerInstance) return;
+      throw overloaded(instance, "channelsPerInstance", limits.channelsPerInstance, "channels are open");
     }
-    if (this.#callsServed < limits.inFlightPerInstance) return undefined;
-    return overloaded(instance, "inFlightPerInstance", limits.inFlightPerInstance, "calls run");
+    if (this.#callsServed < limits.inFlightPerInstance) return;
+    throw overloaded(instance, "inFlightPerInstance", limits.inFlightPerInstance, "calls run");
   }
 
   /** A relay has taken a call or channel to the app. */
@@ -494,7 +604,16 @@ export class Agent implements LinkHost {
   left(isChannel: boolean): void {
     if (isChannel) this.#channelsServed--;
     else this.#callsServed--;
-    if (this.#callsServed + this.#channelsServed > 0 || this.#whenIdle.length === 0) return;
+    this.#checkIdle();
+  }
+
+  /** Nothing runs in the app, and it holds nothing. */
+  get #isIdle(): boolean {
+    return this.#callsServed + this.#channelsServed === 0 && this.#holder?.isBusy !== true;
+  }
+
+  #checkIdle(): void {
+    if (this.#whenIdle.length === 0 || !this.#isIdle) return;
     const waiting = this.#whenIdle;
     this.#whenIdle = [];
     for (const resolve of waiting) resolve();
@@ -526,14 +645,15 @@ export class Agent implements LinkHost {
 
   // ---------------------------------------------------------------- the end
 
-  /** Takes no new calls for the app; resolves when none runs. */
+  /** Takes no new calls for the app, and gives up what it holds; resolves when none runs and nothing is held. */
   drain(): Promise<void> {
     this.#isStopping = true;
+    this.#holder?.stop();
     if (!this.#isDraining) {
       this.#isDraining = true;
       if (this.#app !== undefined) this.#options.discovery.draining();
     }
-    if (this.#callsServed + this.#channelsServed === 0) return Promise.resolve();
+    if (this.#isIdle) return Promise.resolve();
     return new Promise((resolve) => this.#whenIdle.push(resolve));
   }
 
@@ -542,6 +662,8 @@ export class Agent implements LinkHost {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.clock.clearTimer(this.#sweepTimer);
+    this.#unwatch?.();
+    this.#holder?.close();
     for (const { view, unsubscribe } of this.#views.values()) {
       unsubscribe();
       view.close();
@@ -556,6 +678,37 @@ export class Agent implements LinkHost {
     for (const session of [...this.#sessions]) if (session !== app) session.close(error);
     app?.close(error);
   }
+}
+
+type ControlMethod = (args: readonly unknown[], session: Session) => (channel: Channel) => Promise<void>;
+
+/** The one method that an agent itself has for an app, or for other agents. */
+class ControlHost implements MethodHost {
+  readonly #method: string;
+  readonly #prepare: ControlMethod;
+
+  constructor(method: string, prepare: ControlMethod) {
+    this.#method = method;
+    this.#prepare = prepare;
+  }
+
+  prepare({ target }: Invocation): never {
+    throw new LeverError("METHOD_NOT_FOUND", `the agent has no method ${target.method}`, { effect: "none" });
+  }
+
+  prepareChannel(invocation: Invocation, args: Encoded): (channel: Channel) => Promise<void> {
+    if (invocation.target.method !== this.#method) return this.prepare(invocation);
+    if (args.form === "bytes") throw new LeverError("ARGS_FORM", `${this.#method} takes one JSON value, got bytes`);
+    return this.#prepare(decodeArgs(args.bytes), invocation.session);
+  }
+
+  describeThrown(_invocation: Invocation, thrown: unknown): string {
+    return LeverError.from(thrown).message;
+  }
+}
+
+function isOfAgent({ environment, service }: Target): boolean {
+  return environment === operatorEnvironment && service === agentService;
 }
 
 /** Who calls over a link, by its peer's HELLO. */

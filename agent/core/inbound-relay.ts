@@ -1,27 +1,57 @@
 /**
  * A call or channel at the agent of the instance that it was sent to: checks that the app can take it, hands it to the
- * app, and passes everything else through undecoded. It never tries anything twice.
+ * app, and passes everything else through undecoded. It never tries anything twice. One with a resource runs in its
+ * slot, and what comes of it passes the slot's gate.
  *
- * Invariant: a refusal here says `none`, since no byte has reached the app.
+ * Invariants: a refusal here says `none`, since no byte has reached the app; the app's link knows of an invocation for as
+ * long as its method may run.
  */
 
 import type { ServiceLimits } from "@leveros/protocol/control/discovery.ts";
 import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType, replyLoadBytes } from "@leveros/protocol/frame/frame.ts";
+import type { Gate } from "@leveros/protocol/session/gate.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { flowCost, Phase, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
 import type { Target } from "@leveros/protocol/target/target.ts";
 import type { Agent } from "./agent.ts";
 import { ItemCounter, itemTooLarge } from "./item-counter.ts";
 import { endCode } from "./observer.ts";
+import type { ParentInvocation } from "./outgoing-fields.ts";
+import type { Slot, SlotRelay } from "./ownership/slot.ts";
+import type { HolderAppLink, SlotHolder } from "./ownership/slot-holder.ts";
 
-export class InboundRelay implements StreamHandler {
+/** Where the app is connected that the call is for. */
+export interface AppConnection extends HolderAppLink {
+  readonly invocations: Map<number, ParentInvocation>;
+}
+
+/** Of a call that names a resource. */
+export interface ResourceCall {
+  readonly holder: SlotHolder;
+  /** Undefined where it is served although the slot is not held here. */
+  readonly slot: Slot | undefined;
+}
+
+export class InboundRelay implements StreamHandler, ParentInvocation, SlotRelay {
   readonly #agent: Agent;
   readonly #peer: Stream;
   readonly #limits: ServiceLimits;
   readonly #startedAt: number;
+  readonly #link: AppConnection;
+  readonly #resource: ResourceCall | undefined;
+  /** The field Chain with which the call came. */
+  readonly chain: Uint8Array | undefined;
   #app: Stream | undefined;
+  /** Of the app's stream, once it is open. */
+  #appStream = 0;
+  /** The method has returned, or was never entered. */
+  #hasReturned = false;
+  /** The app has ended its direction, or the channel. */
+  #hasAppEnded = false;
+  /** All of it has left, and its slot knows. */
+  #isSettled = false;
   /** The app has gone after it had ended its direction of the channel. */
   #hasAppLeft = false;
   #isOver = false;
@@ -31,20 +61,78 @@ export class InboundRelay implements StreamHandler {
   /** How the caller has ended its direction of a channel. */
   #callerCode = "OK";
 
-  constructor(agent: Agent, peer: Stream, limits: ServiceLimits) {
+  constructor(
+    agent: Agent,
+    peer: Stream,
+    limits: ServiceLimits,
+    link: AppConnection,
+    resource: ResourceCall | undefined,
+    chain: Uint8Array | undefined,
+  ) {
     this.#agent = agent;
     this.#peer = peer;
     this.#limits = limits;
+    this.#link = link;
+    this.#resource = resource;
+    this.chain = chain;
     this.#startedAt = agent.clock.now();
   }
+
+  // ---------------------------------------------------------------- for the calls that the method makes, and the slot
+
+  /** What the method lets out has to pass it. */
+  get gate(): Gate | undefined {
+    return this.#resource?.slot?.gate;
+  }
+
+  /** Undefined for a call without a resource; 0 for one that is served although the slot is not held here. */
+  get slotEpoch(): number | undefined {
+    return this.#resource === undefined ? undefined : (this.#resource.slot?.epoch ?? 0);
+  }
+
+  get isChannel(): boolean {
+    return this.#peer.isChannel;
+  }
+
+  get isRunning(): boolean {
+    return !this.#isOver && !this.#hasAppEnded;
+  }
+
+  get hasUnsent(): boolean {
+    return this.#peer.hasQueue;
+  }
+
+  move(): void {
+    if (!this.#isOver) this.#peer.move();
+  }
+
+  end(error: LeverError): void {
+    const fault = encodeFault(error);
+    const app = this.#app;
+    const wasSeen = app?.hasLeft === true || this.#hasAppLeft;
+    if (wasSeen || this.#isOver) this.#peer.reset(fault);
+    else this.#peer.refuse(encodeFault(error.withEffect("none")));
+    if (!this.#isOver) app?.reset(fault);
+    this.#over(error.code);
+  }
+
+  // ---------------------------------------------------------------- the streams
 
   /** Hands the first OPEN frame to the app. `cost` is what the peer's frame cost. */
   start(app: Session, target: Target, flags: number, frame: Uint8Array, cost: number): void {
     const peer = this.#peer;
     peer.handler = this;
     this.#agent.entered(peer.isChannel);
+    const slot = this.#resource?.slot;
+    if (slot !== undefined) {
+      slot.relays.add(this);
+      peer.gate = slot.gate;
+    }
     try {
-      this.#app = app.openFrame(target, flags, frame, this, peer, cost);
+      const stream = app.openFrame(target, flags, frame, this, peer, cost);
+      this.#app = stream;
+      this.#appStream = stream.id;
+      this.#link.invocations.set(stream.id, this);
     } catch (error) {
       peer.consume(cost);
       const refusal = LeverError.from(error).withEffect("none");
@@ -61,8 +149,10 @@ export class InboundRelay implements StreamHandler {
   #fromPeer(type: number, flags: number, payload: Uint8Array): void {
     const app = this.#app;
     if (type === FrameType.Reset) {
-      app?.reset(payload);
-      return this.#over(decodeFault(payload).code);
+      if (!this.#isOver) app?.reset(payload);
+      this.#over(decodeFault(payload).code);
+      // Over before, and what was left of the answer is dropped now.
+      return this.#settle();
     }
     if (app === undefined || this.#isOver) {
       this.#peer.consume(flowCost(payload));
@@ -89,18 +179,25 @@ export class InboundRelay implements StreamHandler {
           return this.#tooLarge(itemTooLarge("result", this.#limits.resultBytes));
         }
         peer.send(type, flags, payload, app, flowCost(payload));
-        if ((flags & Flag.More) === 0) this.#over(endCode(flags, payload, faultAt));
-        return;
+        if ((flags & Flag.More) !== 0) return;
+        this.#hasReturned = true;
+        return this.#over(endCode(flags, payload, faultAt));
       }
       case FrameType.Accept: {
         this.#isAnswered = true;
         const load = this.#agent.load;
-        return peer.accept(Uint8Array.of(load >>> 8, load));
+        peer.accept(Uint8Array.of(load >>> 8, load));
+        if (this.#resource?.slot !== undefined) this.#resource.holder.accepted(this.#resource.slot, this);
+        return;
       }
       case FrameType.Refuse:
+        this.#hasReturned = true;
         peer.refuse(payload);
         return this.#over(decodeFault(payload).code);
+      case FrameType.Move:
+        return peer.move();
       case FrameType.Reset:
+        this.#hasAppEnded = true;
         peer.reset(payload);
         return this.#over(decodeFault(payload).code);
       case FrameType.Message:
@@ -109,6 +206,7 @@ export class InboundRelay implements StreamHandler {
         }
         break;
       default:
+        this.#hasAppEnded = true;
         if ((flags & (Flag.Error | Flag.Fault)) !== 0 && (flags & Flag.More) === 0) {
           peer.send(type, flags, payload, app, flowCost(payload));
           return this.#over(endCode(flags, payload, 0));
@@ -142,12 +240,14 @@ export class InboundRelay implements StreamHandler {
 
   onWritable(): void {
     if (this.#peer.isChannel) this.#checkChannelOver();
+    this.#settle();
   }
 
   onLost(stream: Stream, error: LeverError): void {
-    if (this.#isOver) return;
+    if (this.#isOver) return this.#settle();
     if (stream === this.#peer) {
-      const cut = new LeverError("CONNECTION_LOST", "the connection to the caller's agent was lost");
+      const isShut = error.reason === "LEASE_LAPSED";
+      const cut = isShut ? error : new LeverError("CONNECTION_LOST", "the connection to the caller's agent was lost");
       this.#app?.reset(encodeFault(cut));
       return this.#over(cut.code);
     }
@@ -178,5 +278,22 @@ export class InboundRelay implements StreamHandler {
     this.#peer.release();
     this.#agent.left(this.#peer.isChannel);
     this.#agent.observer.served(code, this.#agent.clock.now() - this.#startedAt);
+    this.#leaveApp();
+    this.#settle();
+  }
+
+  /** Its method makes no more calls, or nobody knows. */
+  #leaveApp(): void {
+    const { app, invocations } = this.#link;
+    if (this.#appStream === 0) return;
+    const mayRun = !this.#hasReturned && (this.#hasAppLeft || this.#app?.hasLeft === true);
+    if (mayRun && app !== undefined) app.orphaned(this.#appStream, this.#resource?.slot, !this.#hasAppEnded);
+    else invocations.delete(this.#appStream);
+  }
+
+  #settle(): void {
+    if (!this.#isOver || this.#isSettled || this.#peer.hasQueue) return;
+    this.#isSettled = true;
+    if (this.#resource?.slot !== undefined) this.#resource.holder.left(this.#resource.slot, this);
   }
 }

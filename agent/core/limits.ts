@@ -1,3 +1,5 @@
+import { handOverBytesMax } from "@leveros/protocol/control/lease.ts";
+
 /** What one agent holds at most; `docs/limits.md` has the table. What a service allows (`policy.limits`) comes on top. */
 export interface AgentLimits {
   /** Calls that wait for a table or for a connection, over all services. One more is refused: OVERLOADED. */
@@ -17,6 +19,11 @@ export interface AgentLimits {
   readonly subscriptionIdleMs: number;
   /** Sessions that the agent takes from apps, from peers and from outside, each. The connection of one more is closed. */
   readonly sessionsMax: number;
+  /**
+   * What released slots had in them, kept here for their next holders, and what is received of others: bytes together. A
+   * slot whose contents do not fit is handed over without them.
+   */
+  readonly handOverBytesMax: number;
 }
 
 export const defaultAgentLimits: AgentLimits = {
@@ -27,4 +34,5 @@ export const defaultAgentLimits: AgentLimits = {
   attemptsMax: 5,
   subscriptionIdleMs: 600_000,
   sessionsMax: 4096,
+  handOverBytesMax,
 };
