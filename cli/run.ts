@@ -100,8 +100,17 @@ async function runProcess(
   stop: StopRequest,
 ): Promise<number> {
   const supervisor = new ProcessSupervisor({ clock: runtimeClock(globalThis) });
-  const spec = { id: instance, service, environment, command: commandLine(command), directory: process.cwd(), env };
-  const running = supervisor.start(spec);
+  // The program takes the shell's place: its exit code is the one that counts.
+  const line = `exec ${commandLine(command)}`;
+  console.log(out.dim(`${instance} of ${environment}/${service}: ${command.join(" ")}`));
+  const running = supervisor.start({
+    id: instance,
+    service,
+    environment,
+    command: line,
+    directory: process.cwd(),
+    env,
+  });
   let isLost = false;
   void stop.asked.then(() => supervisor.stop(running));
   void stop.askedAgain.then(() => supervisor.killAll());

@@ -97,6 +97,7 @@ describe("the environment", () => {
   test.each([
     ["?forceenv=Dev", "forceenv"],
     ["?forceenv=", "forceenv"],
+    ["?forceenv=lever-system", "Lever's own environment"],
     ["?forceenv=a&forceenv=b", "twice"],
     ["?forcenv=test", "forcenv"],
     ["?x=1&forceenv=test", '"x"'],

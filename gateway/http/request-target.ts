@@ -1,5 +1,6 @@
 /** Which method a request means: from its request target as it came in, its host and `?forceenv=`. */
 
+import { operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { parseUrl } from "@leveros/protocol/target/lever-url.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
@@ -95,6 +96,13 @@ function forcedEnvironment(query: string, isAllowed: boolean): string | undefine
     if (forced !== undefined) throw new LeverError("INVALID_OPTION", "forceenv is there twice, expected it once");
     if (!environmentPattern.test(value)) {
       throw new LeverError("INVALID_OPTION", `forceenv is ${shown(value)}, expected ${environmentRule}`);
+    }
+    if (value === operatorEnvironment) {
+      // Any page that a browser shows could call it here.
+      throw new LeverError(
+        "INVALID_OPTION",
+        `forceenv is ${operatorEnvironment}, Lever's own environment, which is not called over HTTP; use the lever command`,
+      );
     }
     forced = value;
   }

@@ -7,20 +7,12 @@
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
-import { uptime } from "node:os";
 import path from "node:path";
 import type { Agent } from "@leveros/agent/core/agent.ts";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
-import { type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
-import { runtimeLeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
-import {
-  defaultServicePolicy,
-  type InstanceState,
-  operatorEnvironment,
-  operatorService,
-} from "@leveros/protocol/control/discovery.ts";
+import { type InstanceState, operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import {
@@ -37,16 +29,14 @@ import { changeProblems } from "../api/manifest-change.ts";
 import { type ManifestProblem, problemAt } from "../api/manifest-problem.ts";
 import type { ManifestSet } from "../api/manifest-reader.ts";
 import { type LeverService, servicePolicy } from "../api/v1alpha1/lever-service.ts";
-import { EndpointTables } from "../core/endpoint-table.ts";
-import { OwnershipLeader } from "../core/ownership/leader.ts";
 import { MemorySlotStore } from "../core/ownership/slot-store.ts";
-import { type InstanceKey, ServiceRegistry } from "../core/service-registry.ts";
-import { DiscoveryServer } from "../discovery/discovery-server.ts";
+import type { InstanceKey, ServiceRegistry } from "../core/service-registry.ts";
 import { operatorVersion } from "../version.ts";
 import { probeAgent } from "./agent-probe.ts";
 import { AgentProcess } from "./agent-process.ts";
 import { devCommand } from "./dev-command.ts";
 import { FolderWatch } from "./folder-watch.ts";
+import { LocalOperator } from "./local-operator.ts";
 import { type LocalProgram, LocalWorkload, replicasMax } from "./local-workload.ts";
 import { ProcessSupervisor } from "./process-supervisor.ts";
 import { commandLine } from "./shell-line.ts";
@@ -104,16 +94,14 @@ interface Running {
 }
 
 export class LocalEnvironment implements AdminSource {
-  readonly registry: ServiceRegistry;
   readonly #options: LocalEnvironmentOptions;
   #manifests: ManifestSet;
   readonly #clock: Clock;
-  readonly #supervisor: ProcessSupervisor;
-  readonly #leader: OwnershipLeader;
+  /** Outlives the operator. */
+  readonly #slotStore = new MemorySlotStore();
   readonly #admin: AdminMethods;
-  readonly #operator: DiscoveryServer;
-  /** Set by `open`. */
-  #listener!: Listener;
+  #operator: LocalOperator;
+  readonly #supervisor: ProcessSupervisor;
   readonly #services = new Map<string, LocalService>();
   /** Of the agents' sockets. */
   readonly #directory: string;
@@ -129,27 +117,12 @@ export class LocalEnvironment implements AdminSource {
   #isWatching = false;
   #stopped: Promise<void> | undefined;
 
-  private constructor(
-    options: LocalEnvironmentOptions,
-    clock: Clock,
-    registry: ServiceRegistry,
-    leader: OwnershipLeader,
-  ) {
+  private constructor(options: LocalEnvironmentOptions, clock: Clock) {
     this.#options = options;
     this.#manifests = options.manifests;
     this.#clock = clock;
-    this.registry = registry;
-    this.#leader = leader;
     this.#admin = new AdminMethods(this, Date.now);
-    const { calls, channels } = this.#admin;
-    this.#operator = new DiscoveryServer({
-      registry,
-      clock,
-      leader,
-      calls,
-      channels,
-      library: `lever-operator/${operatorVersion}`,
-    });
+    this.#operator = this.#newOperator();
     this.#supervisor = new ProcessSupervisor({ clock });
     this.#directory = mkdtempSync(path.join(socketFolder(), "lever-"));
   }
@@ -186,45 +159,19 @@ export class LocalEnvironment implements AdminSource {
 
   /** The operator's part, listening; no instance is started yet. */
   static async open(options: LocalEnvironmentOptions, plans: readonly ServicePlan[]): Promise<LocalEnvironment> {
-    const clock = runtimeClock(globalThis);
-    const now = Date.now();
-    const tables = new EndpointTables({ startVersion: now, origin: `local-${process.pid}-${now}` });
-    let environment: LocalEnvironment | undefined;
-    const leader = new OwnershipLeader({
-      clock,
-      leaseClock: runtimeLeaseClock(globalThis, () => uptime() * 1000),
-      random: Math.random,
-      store: new MemorySlotStore(),
-      onSlots: (of, service, rows) => tables.setSlots(of, service, rows),
-    });
-    leader.start();
-    const registry = new ServiceRegistry({
-      tables,
-      clock,
-      leader,
-      observer: {
-        onRegistered: (key, registration) => {
-          if (key.environment !== operatorEnvironment) options.onRegistered?.(key, registration);
-        },
-        onState: (key, state) => {
-          if (key.environment === operatorEnvironment) return;
-          if (state === "Serving") environment?.service(key.environment, key.service)?.workload.serving(key.instance);
-          options.onState?.(key, state);
-        },
-      },
-    });
-    const opened = new LocalEnvironment(options, clock, registry, leader);
-    environment = opened;
-    for (const plan of plans) opened.#declare(plan);
-    // Only now: an agent that asked for a service before would be told that it does not exist.
-    opened.#listener = await listenTcp(host, 0, (transport) => opened.#operator.accept(transport));
-    opened.#publishOperator();
-    return opened;
+    const environment = new LocalEnvironment(options, runtimeClock(globalThis));
+    for (const plan of plans) environment.#declare(plan);
+    await environment.#operator.listen();
+    return environment;
   }
 
   /** `host:port` of the operator, for a gateway. */
   get operatorAddress(): string {
-    return this.#listener.address;
+    return this.#operator.address;
+  }
+
+  get registry(): ServiceRegistry {
+    return this.#operator.registry;
   }
 
   /** In the order of their declaration. */
@@ -296,6 +243,22 @@ export class LocalEnvironment implements AdminSource {
     this.#gateways.push(gateway);
   }
 
+  /** Ends the operator, and begins another one at the same port that finds what is there; instances run on. */
+  async restartOperator(): Promise<void> {
+    const { port } = this.#operator;
+    this.#operator.close();
+    this.#operator = this.#newOperator();
+    for (const { environment, service, plan, workload } of this.#services.values()) {
+      this.registry.declareService(environment, service, servicePolicy(plan.service));
+      for (const { id, state } of workload.status()) {
+        if (!this.#running.has(id)) continue;
+        this.registry.upsertInstance({ environment, service, instance: id, isDraining: state === "Stopping" });
+      }
+    }
+    for (const key of this.#attached.values()) this.registry.upsertInstance(key);
+    await this.#operator.listen(port);
+  }
+
   /** Ends all instances gracefully, then their agents. Resolves when no process is left. Repeating it changes nothing. */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
@@ -316,8 +279,6 @@ export class LocalEnvironment implements AdminSource {
     // Each instance has ended, and taken its agent with it.
     await Promise.all(this.#closing);
     this.#operator.close();
-    this.#listener.close();
-    this.registry.close();
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
@@ -351,7 +312,7 @@ export class LocalEnvironment implements AdminSource {
   }
 
   slotFacts(environment: string, service: string, slot: number): SlotFacts | undefined {
-    const explanation = this.#leader.explain(environment, service, slot);
+    const explanation = this.#operator.leader.explain(environment, service, slot);
     return explanation === undefined ? undefined : slotFacts(explanation);
   }
 
@@ -416,30 +377,26 @@ export class LocalEnvironment implements AdminSource {
 
   // ---------------------------------------------------------------- inside
 
-  /** So that agents find it, and through them their callers, as any service. */
-  #publishOperator(): void {
-    const [environment, service] = [operatorEnvironment, operatorService];
-    const key = { environment, service, instance: `operator-${process.pid}` };
-    this.registry.declareService(environment, service, defaultServicePolicy);
-    this.registry.upsertInstance(key);
-    const { calls, channels } = this.#admin;
-    this.registry
-      .connect({ ...key, address: this.operatorAddress }, () => {})
-      .registered({
-        methods: [
-          ...Object.keys(calls).map((name) => ({ name, kind: "call" as const })),
-          ...Object.keys(channels).map((name) => ({ name, kind: "channel" as const })),
-        ],
-        resources: false,
-        library: "lever-operator",
-        version: operatorVersion,
-      });
+  #newOperator(): LocalOperator {
+    const { onRegistered, onState } = this.#options;
+    return new LocalOperator({
+      clock: this.#clock,
+      store: this.#slotStore,
+      admin: this.#admin,
+      observer: {
+        ...(onRegistered === undefined ? {} : { onRegistered }),
+        onState: (key, state) => {
+          if (state === "Serving") this.service(key.environment, key.service)?.workload.serving(key.instance);
+          onState?.(key, state);
+        },
+      },
+    });
   }
 
   /** The source knows the instance no more; `hasExited`: nothing of its process is left, which is proof for its slots. */
   #gone(key: InstanceKey, hasExited: boolean): void {
     this.registry.removeInstance(key);
-    if (hasExited) this.#leader.processEnded(key.environment, key.service, key.instance);
+    if (hasExited) this.#operator.leader.processEnded(key.environment, key.service, key.instance);
   }
 
   #declare(plan: ServicePlan): LocalService {
