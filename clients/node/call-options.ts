@@ -1,29 +1,46 @@
 /** The options of one call, checked, and within those of the method that makes it. */
 
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { encodeFields, type RoutingFields, tokenBytesMax } from "@leveros/protocol/session/routing-header.ts";
-import { InvocationContext } from "./context.ts";
+import { type RoutingFields, tokenBytesMax } from "@leveros/protocol/session/routing-header.ts";
+import { type HookContext, type InvocationContext, isRunning } from "./context.ts";
+import { mintedAtMs } from "./token.ts";
 
 export interface CallOptions {
   /** Time for the whole call, or for the opening of a channel, ms, 1 to 3,600,000. The service's own default otherwise. */
   readonly timeoutMs?: number;
   /** Cancels the call, or the channel, also after it was opened. */
   readonly signal?: AbortSignal;
-  /** Idempotency token, 1 to 128 bytes; the method sees it in `context().token`. */
+  /**
+   * Idempotency token, 1 to 128 bytes, for a call that may be repeated: while the instance remembers the token (10
+   * minutes), a repeat gets the first outcome and the method does not run again. The method sees it in
+   * `context().token`. `mintToken` makes one.
+   */
   readonly token?: string;
   /** Strings for the method's `context().metadata`; at most 16 KiB together with the rest of the routing header. */
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Of channels to a resource: opened again when the resource moves, or its instance or the way to it is lost. */
+  readonly resume?: boolean;
+  /** How long that is tried, ms, 1 to 3,600,000; 60,000 unless given. */
+  readonly resumeTimeoutMs?: number;
 }
 
+export const resumeTimeoutMsDefault = 60_000;
+
 export const timeoutMsMax = 3_600_000;
-const noFields = new Uint8Array(0);
 const encoder = new TextEncoder();
 
 /** Throws INVALID_OPTION. */
 export function checkOptions(options: CallOptions): void {
-  const { timeoutMs, signal, token, metadata } = options;
+  const { timeoutMs, signal, token, metadata, resume, resumeTimeoutMs } = options;
   if (timeoutMs !== undefined && !(typeof timeoutMs === "number" && timeoutMs >= 1 && timeoutMs <= timeoutMsMax)) {
     throw invalid("timeoutMs", timeoutMs, `a number from 1 to ${timeoutMsMax}`);
+  }
+  if (resume !== undefined && typeof resume !== "boolean") throw invalid("resume", resume, "true or false");
+  if (
+    resumeTimeoutMs !== undefined &&
+    !(typeof resumeTimeoutMs === "number" && resumeTimeoutMs >= 1 && resumeTimeoutMs <= timeoutMsMax)
+  ) {
+    throw invalid("resumeTimeoutMs", resumeTimeoutMs, `a number from 1 to ${timeoutMsMax}`);
   }
   if (signal !== undefined && !isSignal(signal)) throw invalid("signal", signal, "an AbortSignal");
   if (token !== undefined && !(typeof token === "string" && isTokenLength(token))) {
@@ -72,8 +89,8 @@ export interface Inherited {
 const nothingInherited: Inherited = { timeoutMs: 0, signal: undefined };
 
 /** Throws DEADLINE_EXCEEDED if no time is left. */
-export function inherited(parent: InvocationContext | undefined): Inherited {
-  if (parent === undefined || !InvocationContext.isRunning(parent)) return nothingInherited;
+export function inherited(parent: InvocationContext | HookContext | undefined): Inherited {
+  if (parent === undefined || !isRunning(parent)) return nothingInherited;
   const left = parent.timeLeftMs;
   if (left === undefined) return { timeoutMs: 0, signal: parent.signal };
   if (left > 0) return { timeoutMs: Math.ceil(left), signal: parent.signal };
@@ -87,23 +104,26 @@ export function shorterTimeout(own: number | undefined, ceiling: number): number
   return ceiling === 0 ? whole : Math.min(whole, ceiling);
 }
 
-/** The fields of the routing header. Throws HEADER_TOO_LARGE. */
+/** The fields of the routing header but `parent`. */
 export function routingFields(
   resource: string | undefined,
   options: CallOptions,
-  parent: InvocationContext | undefined,
-): Uint8Array {
+  context: InvocationContext | HookContext | undefined,
+  cursor: string | undefined,
+  wallNow: () => number,
+): RoutingFields {
   const { token, metadata } = options;
-  const traceparent = parent?.traceparent;
-  if (resource === undefined && token === undefined && metadata === undefined && traceparent === undefined) {
-    return noFields;
-  }
+  const traceparent = context?.traceparent;
   const fields: RoutingFields = {};
   if (resource !== undefined) fields.resource = resource;
-  if (token !== undefined) fields.token = token;
+  if (token !== undefined) {
+    fields.token = token;
+    fields.tokenTime = mintedAtMs(token) ?? Math.max(Math.floor(wallNow()), 0);
+  }
+  if (cursor !== undefined) fields.cursor = cursor;
   if (metadata !== undefined && Object.keys(metadata).length > 0) fields.metadata = metadata;
   if (traceparent !== undefined) fields.traceparent = traceparent;
-  const tracestate = parent?.tracestate;
+  const tracestate = context?.tracestate;
   if (traceparent !== undefined && tracestate !== undefined) fields.tracestate = tracestate;
-  return encodeFields(fields);
+  return fields;
 }

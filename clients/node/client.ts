@@ -2,20 +2,30 @@
 
 import { Channel, type RawChannel } from "@leveros/protocol/channel/channel.ts";
 import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
+import { ResumingChannel } from "@leveros/protocol/channel/resuming-channel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { MethodError } from "@leveros/protocol/error/method-error.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
 import type { OutgoingOptions } from "@leveros/protocol/invocation/outgoing-stream.ts";
 import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
+import { encodeFields, type RoutingFields } from "@leveros/protocol/session/routing-header.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { parseUrl, printUrl } from "@leveros/protocol/target/lever-url.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
+import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
 import { type Encoded, encodeArgs } from "@leveros/protocol/value/form.ts";
 import { agentConnection, gatewayConnection } from "./agent-connection.ts";
 import { CallCancellation, OpenCalls } from "./call-cancellation.ts";
-import { type CallOptions, checkOptions, inherited, routingFields, shorterTimeout } from "./call-options.ts";
+import {
+  type CallOptions,
+  checkOptions,
+  inherited,
+  resumeTimeoutMsDefault,
+  routingFields,
+  shorterTimeout,
+} from "./call-options.ts";
 import { type Connection, connectWaitMs } from "./connection.ts";
-import { currentContext, homeConnection } from "./context.ts";
+import { type CallOrigin, currentContext, homeConnection, isRunning, originOf } from "./context.ts";
 import { parseGateway } from "./endpoint.ts";
 import { makeProxy, type Remote } from "./service-proxy.ts";
 
@@ -35,6 +45,14 @@ export interface OwnConnection extends ClientOptions {
 }
 
 type Start<Result> = (connection: Connection, session: Session, outgoing: OutgoingOptions) => Promise<Result>;
+
+/** What is the same for all attempts of a call. */
+interface Attempted {
+  readonly resource: string | undefined;
+  readonly cursor: string | undefined;
+  /** The method or hook that makes it. */
+  readonly within: ReturnType<typeof currentContext>;
+}
 
 interface Destination {
   readonly target: Target;
@@ -90,20 +108,45 @@ export class Client implements AsyncDisposable {
    * `name` is the service in the client's environment, or `environment/service`. Throws INVALID_URL.
    */
   service<Methods extends object>(name: string): Remote<Methods> {
+    return this.#remote<Methods>(name, undefined);
+  }
+
+  /**
+   * The methods of a service's resource, typed by its class, at the one instance that holds it:
+   *
+   *     const room = client.resource<Room>("chat", "room-7");
+   *     await room.say("Ada", "hi");
+   *
+   * `name` as in `service`; `resource` is any text of 1 to 1,024 bytes of UTF-8. Throws INVALID_URL.
+   */
+  resource<Resource extends object>(name: string, resource: string): Remote<Resource> {
+    // Without it the call would be one of the service.
+    if (resource === undefined) {
+      throw new LeverError("INVALID_URL", "resource is undefined, expected text of 1 to 1024 bytes", {
+        details: { part: "resource" },
+      });
+    }
+    return this.#remote<Resource>(name, resource);
+  }
+
+  #remote<Methods extends object>(name: string, resource: string | undefined): Remote<Methods> {
     const slash = name.indexOf("/");
     const environment = slash < 0 ? this.#environment : name.slice(0, slash);
     const service = slash < 0 ? name : name.slice(slash + 1);
-    printUrl({ environment, port: undefined, service, resource: undefined, method: "any" });
+    const url = printUrl({ environment, port: undefined, service, resource, method: "any" });
     const targets = new Map<string, Target>();
     return makeProxy<Methods>({
-      name: environment === undefined ? service : `${environment}/${service}`,
+      name:
+        resource === undefined
+          ? url.slice(url.startsWith("/") ? 1 : "lever://".length, -"/any".length)
+          : url.slice(0, -"any".length),
       call: (method, args, options) => {
         let target = targets.get(method);
         if (target === undefined) {
           target = new Target(environment ?? "", service, method);
           if (targets.size < destinationsMax) targets.set(method, target);
         }
-        const destination = { target, resource: undefined };
+        const destination = { target, resource };
         return target.isStreaming ? this.#open(destination, args, options) : this.#call(destination, args, options);
       },
     });
@@ -170,8 +213,11 @@ export class Client implements AsyncDisposable {
 
   async #call(destination: Destination, args: readonly unknown[], options: CallOptions): Promise<unknown> {
     const encoded = encodeArguments(args);
-    const result = await this.#attempt<Encoded>(destination.resource, options, (connection, session, outgoing) =>
-      startCall(connection.runtime, session, destination.target, encoded, outgoing),
+    const { target, resource } = destination;
+    const result = await this.#attempt<Encoded>(
+      { resource, cursor: undefined, within: currentContext() },
+      options,
+      (connection, session, outgoing) => startCall(connection.runtime, session, target, encoded, outgoing),
     );
     // Bytes are views of what came in: the caller gets memory of its own.
     return decodeReceived(result);
@@ -179,10 +225,47 @@ export class Client implements AsyncDisposable {
 
   async #open(destination: Destination, args: readonly unknown[], options: CallOptions): Promise<Channel> {
     const encoded = encodeArguments(args);
-    const raw = await this.#attempt<RawChannel>(destination.resource, options, (connection, session, outgoing) =>
-      startChannel(connection.runtime, session, destination.target, encoded, outgoing),
-    );
-    return new Channel(raw);
+    const { target, resource } = destination;
+    const within = currentContext();
+    const start = (startArgs: Encoded, cursor: string | undefined, callOptions: CallOptions) =>
+      this.#attempt<RawChannel>({ resource, cursor, within }, callOptions, (connection, session, outgoing) =>
+        startChannel(connection.runtime, session, target, startArgs, outgoing),
+      );
+    if (options.resume !== true) return new Channel(await start(encoded, undefined, options));
+    if (resource === undefined) {
+      throw new LeverError(
+        "INVALID_OPTION",
+        `resume is for channels to resources, and ${target.text} was called without one; open the channel again yourself`,
+        { effect: "none", details: { field: "resume" } },
+      );
+    }
+    // They are sent again, when their owner may have put something else there.
+    const kept = encoded.form === "bytes" ? { ...encoded, bytes: copyBytes(encoded.bytes) } : encoded;
+    const raw = await start(kept, undefined, options);
+    const { clock, random } = this.#connect();
+    const channel = new ResumingChannel(raw, {
+      clock,
+      random,
+      resumeTimeoutMs: options.resumeTimeoutMs ?? resumeTimeoutMsDefault,
+      reopen: (cursor, leftMs) =>
+        start(kept, cursor, { ...options, timeoutMs: Math.min(options.timeoutMs ?? leftMs, leftMs) }),
+    });
+    const inheritedSignal = within !== undefined && isRunning(within) ? within.signal : undefined;
+    const signal = new CallCancellation(this.#openCalls, options.signal, inheritedSignal);
+    const onAbort = () => {
+      channel.cancel(
+        new LeverError("CANCELLED", `${target.text} was cancelled by its caller`, {
+          effect: "ran",
+          cause: signal.reason,
+        }),
+      );
+    };
+    if (signal.aborted || this.#isClosed) onAbort();
+    else {
+      signal.addEventListener("abort", onAbort);
+      channel.whenEnded(() => signal.removeEventListener("abort", onAbort));
+    }
+    return new Channel(channel);
   }
 
   #connect(): Connection {
@@ -195,33 +278,38 @@ export class Client implements AsyncDisposable {
   }
 
   /** Runs once, and again only what had not left this process when its connection was lost. */
-  async #attempt<Result>(resource: string | undefined, options: CallOptions, start: Start<Result>): Promise<Result> {
+  async #attempt<Result>(
+    { resource, cursor, within }: Attempted,
+    options: CallOptions,
+    start: Start<Result>,
+  ): Promise<Result> {
     if (this.#isClosed) throw closedError();
     checkOptions(options);
     const connection = this.#connect();
-    const parent = currentContext();
-    const bounds = inherited(parent);
+    const bounds = inherited(within);
     const timeoutMs = shorterTimeout(options.timeoutMs, bounds.timeoutMs);
     const signal = new CallCancellation(this.#openCalls, options.signal, bounds.signal);
-    const fields = routingFields(resource, options, parent);
+    const origin = originOf(within);
+    const fields = routingFields(resource, options, within, cursor, () => connection.leaseClock.read().wallMs);
     const session = connection.current;
     const startedAt = connection.clock.now();
     if (session !== undefined) {
       try {
-        return await start(connection, session, { timeoutMs, fields, signal });
+        return await start(connection, session, outgoing(connection, session, origin, timeoutMs, fields, signal));
       } catch (error) {
         if (!hasNotLeft(error, session, signal)) throw seenFromHere(error);
       }
     }
-    return this.#reattempt(connection, startedAt, timeoutMs, fields, signal, start);
+    return this.#reattempt(connection, startedAt, origin, timeoutMs, fields, signal, start);
   }
 
   /** Waits for a connection, and tries for as long as the call may take. */
   async #reattempt<Result>(
     connection: Connection,
     startedAt: number,
+    origin: CallOrigin | undefined,
     timeoutMs: number,
-    fields: Uint8Array,
+    fields: RoutingFields,
     signal: CallCancellation,
     start: Start<Result>,
   ): Promise<Result> {
@@ -232,7 +320,7 @@ export class Client implements AsyncDisposable {
       if (this.#isClosed) throw closedError();
       try {
         const leftMs = timeoutMs === 0 ? 0 : Math.max(Math.ceil(left()), 1);
-        return await start(connection, session, { timeoutMs: leftMs, fields, signal });
+        return await start(connection, session, outgoing(connection, session, origin, leftMs, fields, signal));
       } catch (error) {
         if (!hasNotLeft(error, session, signal) || left() <= 0) throw seenFromHere(error);
       }
@@ -253,6 +341,35 @@ export class Client implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** What one attempt says and obeys. Throws HEADER_TOO_LARGE, CANCELLED. */
+function outgoing(
+  connection: Connection,
+  session: Session,
+  origin: CallOrigin | undefined,
+  timeoutMs: number,
+  fields: RoutingFields,
+  signal: CallCancellation,
+): OutgoingOptions {
+  if (origin === undefined) return { timeoutMs, fields: encodeFields(fields), signal };
+  // Another agent, or a gateway, knows nothing of the calling method; what this end knows of its lease holds all the same.
+  const isSameAgent = origin.connection === connection;
+  const isSameSession = origin.session === undefined || origin.session === session;
+  if (isSameAgent && !isSameSession && origin.isBound) {
+    throw new LeverError(
+      "CANCELLED",
+      "the connection with the agent was lost since the calling method of a resource began; it was cut off",
+      { effect: "none" },
+    );
+  }
+  const parent = isSameAgent && isSameSession ? origin.parent : undefined;
+  return {
+    timeoutMs,
+    fields: encodeFields(parent === undefined ? fields : { ...fields, parent }),
+    signal,
+    gate: origin.gate,
+  };
 }
 
 /** The call's connection was lost before anything of the call had left: nobody knows of it. */

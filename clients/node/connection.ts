@@ -5,7 +5,9 @@
  * Invariant: after the last `release` no timer, dial or socket is left, and nobody waits any more.
  */
 
+import { uptime } from "node:os";
 import type { Clock, Random, TimerHandle } from "@leveros/protocol/clock/clock.ts";
+import { type LeaseClock, runtimeLeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { encodeFault } from "@leveros/protocol/error/fault.ts";
@@ -20,6 +22,7 @@ import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { ClosingTransport } from "./closing-transport.ts";
 
 export const clock: Clock = runtimeClock(globalThis);
+const leaseClock: LeaseClock = runtimeLeaseClock(globalThis, () => uptime() * 1000);
 
 /** The pause before a dial is half to all of `redialMsMin` × 2^(failures in a row - 1), at most `redialMsMax`. */
 export const redialMsMin = 50;
@@ -47,6 +50,8 @@ export interface ConnectionOptions {
   dial(signal: AbortSignal): Promise<Transport>;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** Of the same machine as `clock`. */
+  readonly leaseClock?: LeaseClock;
   /** As in `SessionOptions`. */
   readonly streamIdMax?: number;
 }
@@ -59,8 +64,9 @@ interface Waiter {
 export class Connection {
   readonly runtime: CallerRuntime;
   readonly clock: Clock;
+  readonly leaseClock: LeaseClock;
+  readonly random: Random;
   readonly #options: ConnectionOptions;
-  readonly #random: Random;
   readonly #onClosed: () => void;
   #session: Session | undefined;
   #openedAt = 0;
@@ -87,7 +93,8 @@ export class Connection {
     this.#options = options;
     this.#onClosed = onClosed;
     this.clock = options.clock ?? clock;
-    this.#random = options.random ?? Math.random;
+    this.leaseClock = options.leaseClock ?? leaseClock;
+    this.random = options.random ?? Math.random;
     this.runtime = {
       wheel: new DeadlineWheel(this.clock),
       budget: new AssemblyBudget(assemblyBytesMax),
@@ -250,7 +257,7 @@ export class Connection {
         this.#cancelAttempt = undefined;
         if (this.#isWanted) this.#dial();
       },
-      ceilingMs * (0.5 + this.#random() / 2),
+      ceilingMs * (0.5 + this.random() / 2),
     );
     this.#cancelAttempt = () => this.clock.clearTimer(timer);
   }

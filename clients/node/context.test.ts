@@ -191,10 +191,11 @@ describe("context()", () => {
 
   it("passes neither token nor metadata on by itself", async () => {
     const service = front["with"] as unknown as (options: CallOptions) => Untyped;
-    const given = service({ token: "outer", metadata: { outer: "1" } });
-    expect(await given["facts"]!()).not.toHaveProperty("token");
-    expect(await given["facts"]!()).toMatchObject({ metadata: {} });
-    expect(await given["facts"]!({ token: "inner", metadata: { inner: "1" } })).toMatchObject({
+    // A token once: a repeat would get the first outcome.
+    const given = (token: string) => service({ token, metadata: { outer: "1" } });
+    expect(await given("1")["facts"]!()).not.toHaveProperty("token");
+    expect(await given("2")["facts"]!()).toMatchObject({ metadata: {} });
+    expect(await given("3")["facts"]!({ token: "inner", metadata: { inner: "1" } })).toMatchObject({
       token: "inner",
       metadata: { inner: "1" },
     });

@@ -19,8 +19,8 @@ export interface Method {
 
 type AnyFunction = (...args: unknown[]) => unknown;
 
-/** Throws INVALID_OPTION when there is nothing to serve, or more than can be registered. */
-export function methodTable(methods: object): Map<string, Method> {
+/** Throws INVALID_OPTION when there is nothing to serve (unless it `mayBeEmpty`), or more than can be registered. */
+export function methodTable(methods: object, mayBeEmpty = false): Map<string, Method> {
   if (typeof methods !== "object" || methods === null) {
     const found =
       typeof methods === "function"
@@ -42,7 +42,7 @@ export function methodTable(methods: object): Map<string, Method> {
     }
     owner = Object.getPrototypeOf(owner) as object | null;
   }
-  if (table.size === 0) {
+  if (table.size === 0 && !mayBeEmpty) {
     throw new LeverError(
       "INVALID_OPTION",
       "serve was given an object without a function that can be called; names that begin with _ are private, and " +

@@ -3,9 +3,17 @@
 import { constants } from "node:os";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { agentConnection } from "./agent-connection.ts";
-import { type ErrorReporter, MethodServer } from "./method-server.ts";
+import { type ErrorReporter, MethodServer, resourcesMaxDefault, resourcesMaxMax } from "./method-server.ts";
+import type { ResourceClass } from "./resources/resource-methods.ts";
 
 export interface ServeOptions {
+  /**
+   * The class of the service's resources. Calls that name a resource go to its object, which is made at the first call:
+   * `new Room(name, state, memory)`. The service's manifest has to say `ownership`.
+   */
+  readonly resource?: ResourceClass;
+  /** Objects of resources at a time, 1 to 1,000,000; 100,000 unless given. Idle ones do not count for long. */
+  readonly resourcesMax?: number;
   /** The agent's address; LEVER_AGENT unless given. `unix:///run/lever/agent.sock` or `tcp://host:port`. */
   readonly agent?: string;
   /** On SIGTERM and SIGINT: take no new calls, let those that run end, then exit. A second one exits at once. Default true. */
@@ -35,8 +43,15 @@ const registrationTimeoutMs = 30_000;
  * Rejects with INVALID_OPTION, or AGENT_UNREACHABLE when no agent answers within 30 s.
  */
 export async function serve(methods: object, options: ServeOptions = {}): Promise<Server> {
-  const { drainTimeoutMs = drainTimeoutMsDefault, handleSignals = true, onError } = options;
+  const { drainTimeoutMs = drainTimeoutMsDefault, handleSignals = true, onError, resource } = options;
+  const { resourcesMax = resourcesMaxDefault } = options;
   checkDrainTimeout(drainTimeoutMs);
+  if (!Number.isInteger(resourcesMax) || resourcesMax < 1 || resourcesMax > resourcesMaxMax) {
+    throw new LeverError(
+      "INVALID_OPTION",
+      `resourcesMax is ${String(resourcesMax)}, expected a whole number from 1 to ${resourcesMaxMax}`,
+    );
+  }
   if (typeof handleSignals !== "boolean") {
     throw new LeverError("INVALID_OPTION", `handleSignals is a ${typeof handleSignals}, expected true or false`);
   }
@@ -48,6 +63,8 @@ export async function serve(methods: object, options: ServeOptions = {}): Promis
       instance: process.env.LEVER_INSTANCE ?? "",
       // `lever dev` shows callers what a method threw; elsewhere that is for the log alone.
       showsErrors: process.env.LEVER_SHOW_ERRORS === "1",
+      resource,
+      resourcesMax,
     });
     await server.start(registrationTimeoutMs);
     if (handleSignals) endOnSignals(server);

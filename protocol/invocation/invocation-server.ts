@@ -16,7 +16,7 @@ import { keptPayload } from "../frame/kept-payload.ts";
 import type { Gate } from "../session/gate.ts";
 import { decodeFields, FieldKey, type RoutingFields, routingFixedBytes } from "../session/routing-header.ts";
 import type { OpenFrame, Session } from "../session/session.ts";
-import { flowCost, type Stream, type StreamHandler } from "../session/stream.ts";
+import { flowCost, Phase, type Stream, type StreamHandler } from "../session/stream.ts";
 import type { Target } from "../target/target.ts";
 import { copyBytes } from "../value/copy-bytes.ts";
 import { type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
@@ -92,6 +92,11 @@ export class InvocationServer {
       }
     }
     invocation.onArgs(flags, frame.subarray(payloadAt), flowCost(frame));
+  }
+
+  /** Nothing runs, and nothing is still to be answered. */
+  get isIdle(): boolean {
+    return this.#unanswered === 0;
   }
 
   /** Resolves when every method has returned, and what it answered has been handed to the transport. */
@@ -176,6 +181,11 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
   /** The stream has ended; the method may run nevertheless. */
   get isStreamClosed(): boolean {
     return this.#stream.isClosed;
+  }
+
+  /** This end has nothing more to say on the stream: the other one may end it at any moment. */
+  get isOutputEnded(): boolean {
+    return this.#stream.isClosed || this.#stream.outPhase === Phase.Done;
   }
 
   /** As of `Stream`: asked for all that the method says to its caller. */

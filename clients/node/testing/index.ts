@@ -7,6 +7,7 @@
 export {
   TestEnvironment,
   type TestEnvironmentOptions,
+  type TestOwnership,
   type TestPolicy,
   type TestService,
 } from "./test-environment.ts";

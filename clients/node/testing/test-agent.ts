@@ -1,7 +1,9 @@
 /** The agent of an instance under test, the connection of the app beside it, and all transports that lead to the two. */
 
+import { uptime } from "node:os";
 import { Agent } from "@leveros/agent/core/agent.ts";
 import { DiscoveryClient } from "@leveros/agent/core/discovery-client.ts";
+import { runtimeLeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import type { DiscoveryIdentity } from "@leveros/protocol/control/discovery.ts";
 import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
@@ -9,6 +11,8 @@ import { Session } from "@leveros/protocol/session/session.ts";
 import { memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { Connection, clock } from "../connection.ts";
+
+export const leaseClock = runtimeLeaseClock(globalThis, () => uptime() * 1000);
 
 /** In one process nobody falls silent, and a method that runs is waited for. */
 const limits: SessionLimits = {
@@ -68,6 +72,7 @@ export class TestAgent {
       discovery: this.#discovery,
       dial: async (address) => this.#dial(address),
       sessionLimits: limits,
+      ownership: { leaseClock, address: this.address, dialLeader: async () => this.#dialOperator(identity) },
     });
     this.connection = new Connection({
       identity: { ...identity, role: "app" },

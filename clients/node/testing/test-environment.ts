@@ -3,23 +3,44 @@
  * nothing is written, and time is real.
  */
 
-import { defaultServicePolicy, type ServicePolicy } from "@leveros/protocol/control/discovery.ts";
+import {
+  defaultServicePolicy,
+  type OnUncertain,
+  type ServicePolicy,
+  slotsMax,
+} from "@leveros/protocol/control/discovery.ts";
+import { leaseMsDefault } from "@leveros/protocol/control/lease.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { printUrl } from "@leveros/protocol/target/lever-url.ts";
 import { Client, type OwnConnection, ownConnection } from "../client.ts";
 import { clock } from "../connection.ts";
 import { runAsInstance } from "../context.ts";
 import { type ErrorReporter, MethodServer } from "../method-server.ts";
+import type { ResourceClass } from "../resources/resource-methods.ts";
 import { checkDrainTimeout, drainTimeoutMsDefault } from "../serve.ts";
 import { type ClusterInstance, TestCluster } from "./test-cluster.ts";
 
 /** A service under test. */
 export interface TestService {
   /** What `serve` would get; given as a function, each instance makes methods of its own. */
-  readonly methods: object | (() => object | Promise<object>);
+  readonly methods?: object | (() => object | Promise<object>);
+  /** The class of the service's resources. One of the two must be given. */
+  readonly resource?: ResourceClass;
   /** 0 to 100; 1 unless given. */
   readonly instances?: number;
   /** What the manifest declares of methods, by name; `*` is for all others. */
   readonly policies?: Readonly<Record<string, TestPolicy>>;
+  /** What the manifest declares of resources. */
+  readonly ownership?: TestOwnership;
+}
+
+export interface TestOwnership {
+  /** 1 to 4,096; 256 unless given. */
+  readonly slots?: number;
+  /** `Wait` unless given. */
+  readonly onUncertain?: OnUncertain;
+  /** When a resource that is not called is closed, ms, 1,000 or more; 180,000 unless given. */
+  readonly idleMs?: number;
 }
 
 export interface TestPolicy {
@@ -40,6 +61,8 @@ export interface TestEnvironmentOptions {
 
 const instancesMax = 100;
 const startTimeoutMs = 10_000;
+/** How long `holderOf` waits: for longer than any lease. */
+const holderTimeoutMs = 20_000;
 
 interface TestInstance {
   readonly place: ClusterInstance;
@@ -67,8 +90,8 @@ export class TestEnvironment implements AsyncDisposable {
     this.#options = options;
     this.#services = new Set(Object.keys(services));
     this.#cluster = new TestCluster(this.environment);
-    for (const [name, { policies }] of Object.entries(services)) {
-      this.#cluster.declareService(name, servicePolicy(policies));
+    for (const [name, service] of Object.entries(services)) {
+      this.#cluster.declareService(name, servicePolicy(service));
     }
     const own: OwnConnection = { [ownConnection]: this.#cluster.addCaller("client").connection };
     this.client = new Client(own);
@@ -83,9 +106,9 @@ export class TestEnvironment implements AsyncDisposable {
     const environment = new TestEnvironment(services, options);
     try {
       const starting: Promise<void>[] = [];
-      for (const [name, { methods, instances = 1 }] of Object.entries(services)) {
-        for (let number = 1; number <= instances; number++) {
-          starting.push(environment.#startInstance(name, `${name}-${number}`, methods));
+      for (const [name, service] of Object.entries(services)) {
+        for (let number = 1; number <= (service.instances ?? 1); number++) {
+          starting.push(environment.#startInstance(name, `${name}-${number}`, service));
         }
       }
       await Promise.all(starting);
@@ -96,7 +119,7 @@ export class TestEnvironment implements AsyncDisposable {
     }
   }
 
-  async #startInstance(service: string, instance: string, methods: TestService["methods"]): Promise<void> {
+  async #startInstance(service: string, instance: string, { methods = {}, resource }: TestService): Promise<void> {
     const place = this.#cluster.addInstance(service, instance);
     const { connection } = place.agent;
     const { onError, drainTimeoutMs = drainTimeoutMsDefault } = this.#options;
@@ -107,6 +130,7 @@ export class TestEnvironment implements AsyncDisposable {
       instance,
       showsErrors: true,
       isHome: true,
+      ...(resource === undefined ? {} : { resource }),
     });
     this.#instances.set(instance, { place, server });
     await Promise.all([server.start(startTimeoutMs), place.whenServing]);
@@ -114,19 +138,24 @@ export class TestEnvironment implements AsyncDisposable {
 
   /** The ids of a service's instances that were neither stopped nor killed. Throws INVALID_OPTION. */
   instances(service: string): string[] {
-    if (!this.#services.has(service)) {
-      throw new LeverError(
-        "INVALID_OPTION",
-        `the test environment has no service ${JSON.stringify(service)}; it has ${[...this.#services].join(", ")}`,
-      );
-    }
+    this.#checkService(service);
     const places = [...this.#instances.values()].map(({ place }) => place);
     return places.filter((place) => place.service === service).map((place) => place.instance);
   }
 
   /**
-   * Ends an instance as a rollout does: it takes no new calls, those that run end, then it is gone. Resolves when it
-   * is. Throws INVALID_OPTION.
+   * The instance that holds a resource; if nobody does, the first one that will. Rejects with INVALID_OPTION,
+   * NO_RESOURCES, and RESOURCE_UNAVAILABLE if nobody does for 20 s.
+   */
+  async holderOf(service: string, resource: string): Promise<string> {
+    this.#checkService(service);
+    checkResource(resource);
+    return this.#cluster.holderOf(service, resource, holderTimeoutMs);
+  }
+
+  /**
+   * Ends an instance as a rollout does: it takes no new calls, those that run end, its resources move to others with
+   * what they hand over, then it is gone. Resolves when it is. Throws INVALID_OPTION.
    */
   async stop(instance: string): Promise<void> {
     const { place, server } = this.#take(instance);
@@ -141,13 +170,23 @@ export class TestEnvironment implements AsyncDisposable {
   }
 
   /**
-   * Ends an instance as a crash of its machine does: all connections are cut. Its methods cannot be stopped, as they
-   * run in this process: their `context().signal` is aborted, and what they do reaches nobody. Throws INVALID_OPTION.
+   * Ends an instance as a crash of its machine does: all connections are cut. It is known to have ended, and others hold
+   * its resources at once, without what was in them. Its methods cannot be stopped, as they run in this process: their
+   * `context().signal` is aborted, and what they do reaches nobody. Throws INVALID_OPTION.
    */
   async kill(instance: string): Promise<void> {
     const { place } = this.#take(instance);
     place.agent.cut();
     this.#cluster.removeInstance(place);
+    this.#cluster.processEnded(place);
+  }
+
+  #checkService(service: string): void {
+    if (this.#services.has(service)) return;
+    throw new LeverError(
+      "INVALID_OPTION",
+      `the test environment has no service ${JSON.stringify(service)}; it has ${[...this.#services].join(", ")}`,
+    );
   }
 
   #take(instance: string): TestInstance {
@@ -170,11 +209,16 @@ export class TestEnvironment implements AsyncDisposable {
   }
 }
 
-function servicePolicy(policies: TestService["policies"]): ServicePolicy {
+function servicePolicy({ policies, resource, ownership = {} }: TestService): ServicePolicy {
   const given = Object.entries<TestPolicy>({ "*": {}, ...policies });
+  const { slots = 256, onUncertain = "Wait", idleMs = 180_000 } = ownership;
   return {
     ...defaultServicePolicy,
     methods: given.map(([name, { timeoutMs = 30_000, idempotent = false }]) => ({ name, timeoutMs, idempotent })),
+    // This process is the test's own: none of its methods ends it.
+    ...(resource !== undefined && {
+      ownership: { slots, onUncertain, idleMs, onLapse: "Abort", leaseMs: leaseMsDefault },
+    }),
   };
 }
 
@@ -184,7 +228,7 @@ function checkServices(services: Readonly<Record<string, TestService>>, options:
   if (options.environment !== undefined && !label.test(options.environment)) {
     throw new LeverError("INVALID_OPTION", `environment is ${JSON.stringify(options.environment)}, ${labelRule}`);
   }
-  for (const [name, { instances = 1 }] of Object.entries(services)) {
+  for (const [name, { instances = 1, methods, resource, ownership }] of Object.entries(services)) {
     if (!label.test(name)) {
       throw new LeverError("INVALID_OPTION", `a service is named ${JSON.stringify(name)}, ${labelRule}`);
     }
@@ -194,7 +238,45 @@ function checkServices(services: Readonly<Record<string, TestService>>, options:
         `instances of ${name} is ${String(instances)}, expected a whole number from 0 to ${instancesMax}`,
       );
     }
+    if (methods === undefined && resource === undefined) {
+      throw new LeverError(
+        "INVALID_OPTION",
+        `${name} has neither methods nor a resource, expected one of them or both`,
+      );
+    }
+    if (ownership !== undefined) checkOwnership(name, resource, ownership);
   }
 }
+
+function checkOwnership(name: string, resource: TestService["resource"], ownership: TestOwnership): void {
+  const { slots = 1, onUncertain = "Wait", idleMs = idleMsMin } = ownership;
+  if (resource === undefined) {
+    throw new LeverError("INVALID_OPTION", `${name} has ownership but no resource, expected its class too`);
+  }
+  if (!Number.isInteger(slots) || slots < 1 || slots > slotsMax) {
+    throw new LeverError(
+      "INVALID_OPTION",
+      `slots of ${name} is ${String(slots)}, expected a whole number from 1 to ${slotsMax}`,
+    );
+  }
+  if (!["Wait", "Fail", "Serve"].includes(onUncertain)) {
+    throw new LeverError(
+      "INVALID_OPTION",
+      `onUncertain of ${name} is ${String(onUncertain)}, expected Wait, Fail or Serve`,
+    );
+  }
+  if (!Number.isInteger(idleMs) || idleMs < idleMsMin) {
+    throw new LeverError(
+      "INVALID_OPTION",
+      `idleMs of ${name} is ${String(idleMs)}, expected a whole number of ${idleMsMin} or more`,
+    );
+  }
+}
+
+function checkResource(resource: string): void {
+  printUrl({ environment: undefined, port: undefined, service: "any", resource, method: "any" });
+}
+
+const idleMsMin = 1000;
 
 const labelRule = "expected 1 to 63 of a-z, 0-9 and -, not beginning or ending with -";
