@@ -126,6 +126,33 @@ export class AgentMetrics implements AgentObserver {
         "Channels of peers that are open with the app here.",
         (current) => current.counts.channels,
       );
+      gauge(
+        "slots_held",
+        "Slots of the service's resources that the app here holds.",
+        ({ ownership }) => ownership.held,
+      );
+      const total = (name: string, help: string, read: (agent: Agent) => number) => {
+        let told = 0;
+        new Counter({
+          name: `${prefix}_${name}_total`,
+          help,
+          registers,
+          collect() {
+            const current = agent();
+            if (current === undefined) return;
+            const counted = read(current);
+            this.inc(counted - told);
+            told = counted;
+          },
+        });
+      };
+      total(
+        "misrouted",
+        "Calls for resources that were refused because their slot is not held here, or under another epoch.",
+        ({ ownership }) => ownership.misrouted,
+      );
+      total("slots_moved", "Slots that were given up in good order.", ({ ownership }) => ownership.moved);
+      total("lease_lapses", "Leases that ended without being renewed.", ({ ownership }) => ownership.lapses);
       gauge("ready", "1 while an app is registered and takes calls.", (current) => (current.isReady ? 1 : 0));
     }
     new Gauge({

@@ -12,6 +12,7 @@ import { Agent } from "../core/agent.ts";
 import { DiscoveryClient } from "../core/discovery-client.ts";
 import { type AdminServer, startAdminServer } from "./admin-server.ts";
 import { AgentMetrics } from "./agent-metrics.ts";
+import { hostLeaseClock } from "./host-lease-clock.ts";
 import { dialTcp, type Listener, listenTcp, listenUnix } from "./socket.ts";
 
 export const agentVersion = "0.1.0";
@@ -103,6 +104,11 @@ export class HostedAgent {
       discovery,
       dial: (to) => dialTcp(to, peerDialTimeoutMs),
       observer: metrics,
+      ownership: {
+        leaseClock: hostLeaseClock(),
+        address,
+        dialLeader: () => dialOperator(options.operator, identity),
+      },
     });
     const started = agent;
     const listeners = [peers];
