@@ -66,6 +66,8 @@ export interface OutgoingOptions {
   readonly caller: Uint8Array;
   /** The invocations of the app's session, by stream id; undefined for a client, which has none. */
   readonly invocations: ReadonlyMap<number, ParentInvocation> | undefined;
+  /** Whatever still runs in the app is one of them: a call within another is of a method that may not call any more. */
+  readonly areAllKnown?: boolean;
 }
 
 const written = [FieldKey.Epoch, FieldKey.Parent, FieldKey.Chain] as const;
@@ -73,8 +75,8 @@ const writtenWithCaller = [...written, FieldKey.Caller] as const;
 
 /**
  * Reads the fields of `frame`, a first OPEN whose payload begins at `payloadAt`, and gives the frame that goes on.
- * Throws PROTOCOL_VIOLATION and VERSION_UNSUPPORTED for fields that are none, HEADER_TOO_LARGE, CANCELLED if the
- * invocation is over, HOOK_REENTRY; all with effect none.
+ * Throws PROTOCOL_VIOLATION and VERSION_UNSUPPORTED for fields that are none, HEADER_TOO_LARGE, HOOK_REENTRY, and
+ * CANCELLED if the invocation is over; all with effect none.
  */
 export function outgoingCall(
   frame: Uint8Array,
@@ -86,7 +88,7 @@ export function outgoingCall(
     return { call: plainCall, frame: caller.length === 0 ? frame : withFields(frame, [FieldKey.Caller], caller) };
   }
   const { resource, hasToken, epoch, parent, chain } = scanFields(frame, routingFixedBytes, payloadAt);
-  const made = parent === undefined ? undefined : madeWithin(parent, options.invocations);
+  const made = parent === undefined ? undefined : madeWithin(parent, options);
   let goesOn = made?.chain;
   if (goesOn?.startsInHook === true && resource !== undefined) {
     goesOn = chainTo(goesOn, resourceIdentity(options.environment, options.service, resource));
@@ -111,12 +113,14 @@ export function outgoingCall(
 
 function madeWithin(
   parent: number,
-  invocations: OutgoingOptions["invocations"],
+  { invocations, areAllKnown = false }: OutgoingOptions,
 ): { readonly chain: CallChain | undefined; readonly gate: Gate | undefined } | undefined {
   if (invocations === undefined) return undefined;
   if (parent === parentIsHook) return { chain: hookChain, gate: undefined };
   const invocation = invocations.get(parent);
   if (invocation === undefined) {
+    // Without resources nothing depends on it: a method may leave something behind that calls when it has returned.
+    if (!areAllKnown) return undefined;
     throw new LeverError("CANCELLED", "the invocation within which the call was made is over", { effect: "none" });
   }
   const { slotEpoch, gate, chain } = invocation;

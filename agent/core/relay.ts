@@ -27,7 +27,7 @@ import { ItemCounter, itemTooLarge } from "./item-counter.ts";
 import { endCode } from "./observer.ts";
 import type { OutgoingCall } from "./outgoing-fields.ts";
 import type { LinkWaiter } from "./peer-link.ts";
-import { decideHolderRetry, decideRetry, type FailedAttempt } from "./retry/retry-policy.ts";
+import { decideHolderRetry, decideRetry, type FailedAttempt, movedRefusalsMax } from "./retry/retry-policy.ts";
 import type { Instance, MethodRoute, ServiceView, ViewWaiter } from "./service-view.ts";
 import { hasMoved, type SlotCaller, type SlotView } from "./slot-view.ts";
 
@@ -429,6 +429,8 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
 
   #holderFailed(attempt: FailedAttempt, error: LeverError, row: SlotRow): void {
     const isMoved = error.reason === "MOVED";
+    // It would have waited on: what ends it is its time.
+    if (attempt.timeLeftMs <= 0 && error.kind === "network" && error.effect === "none") return this.onDeadline();
     if (isMoved) {
       this.#movedRefusals++;
       if (this.#call.startsInHook) return this.#fail(inTransition(error.rawMessage));
@@ -446,9 +448,8 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
       return this.#waitForTurn(row, isMoved ? epochOf(error) : 0);
     }
     if (!decision.retry) {
-      const isEndless = isMoved && attempt.timeLeftMs > 0;
       return this.#fail(
-        isEndless
+        isMoved && this.#movedRefusals > movedRefusalsMax
           ? new LeverError(
               "RESOURCE_UNAVAILABLE",
               `${this.#movedRefusals} times the call was refused by who was to hold slot ${row.slot} of ${this.#service}`,

@@ -10,12 +10,15 @@ import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
 import {
   defaultServicePolicy,
   type InstanceState,
+  type OwnershipPolicy,
   type ServiceLimits,
   type ServicePolicy,
   type ServiceTable,
+  type SlotRow,
 } from "@leveros/protocol/control/discovery.ts";
 import { encodeRegistration } from "@leveros/protocol/control/registration.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
+import { encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { MethodError } from "@leveros/protocol/error/method-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
@@ -23,10 +26,16 @@ import { type Invocation, InvocationServer, type MethodHost } from "@leveros/pro
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
 import type { PeerRole } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
-import { encodeFields, type RoutingFields } from "@leveros/protocol/session/routing-header.ts";
+import {
+  decodeFields,
+  encodeFields,
+  type RoutingFields,
+  routingFixedBytes,
+} from "@leveros/protocol/session/routing-header.ts";
 import { type OpenFrame, Session } from "@leveros/protocol/session/session.ts";
 import type { Stream } from "@leveros/protocol/session/stream.ts";
 import { isStreamingName } from "@leveros/protocol/target/lever-url.ts";
+import { slotOf } from "@leveros/protocol/target/slot.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import { type MemoryTransport, memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
@@ -36,9 +45,18 @@ import { decodePayload, type Encoded, encodeArgs } from "@leveros/protocol/value
 import { Agent, type Discovery } from "./agent.ts";
 import type { AgentLimits } from "./limits.ts";
 import type { AgentObserver } from "./observer.ts";
+import { unknownRow } from "./slot-view.ts";
 
 export const environment = "dev";
 export const service = "test";
+
+const defaultOwnership: OwnershipPolicy = {
+  slots: 8,
+  onUncertain: "Wait",
+  onLapse: "Abort",
+  leaseMs: 15_000,
+  idleMs: 180_000,
+};
 
 /** A small generator with a seed (mulberry32). */
 export function seeded(seed: number): () => number {
@@ -129,6 +147,8 @@ export class App implements MethodHost {
       readonly environment?: string;
       /** Takes streams by hand instead of with methods. */
       readonly onOpen?: (stream: Stream, open: OpenFrame) => void;
+      /** Was dialed, and registers nowhere. */
+      readonly isDialed?: boolean;
     } = {},
   ) {
     this.world = world;
@@ -143,7 +163,7 @@ export class App implements MethodHost {
     this.session = new Session({
       transport,
       clock: world.clock,
-      side: "dialer",
+      side: options.isDialed === true ? "acceptor" : "dialer",
       identity: {
         role: options.role ?? "app",
         ...(options.environment === undefined ? {} : { environment: options.environment }),
@@ -157,7 +177,7 @@ export class App implements MethodHost {
       },
     });
     const names = Object.keys(this.#methods);
-    if (names.length > 0) {
+    if (names.length > 0 && options.isDialed !== true) {
       const methods = names.map((method) => ({
         name: method,
         kind: isStreamingName(method) ? ("channel" as const) : ("call" as const),
@@ -223,8 +243,17 @@ export class App implements MethodHost {
 /** How the network treats those who dial an address. */
 export type Reachability = "open" | "refuses" | "hangs" | "silent";
 
+/** Somebody who can be dialed. */
+interface Peer {
+  readonly reachability: Reachability;
+  readonly dialMs: number;
+  dials: number;
+  readonly connections: MemoryTransport[];
+  accept(transport: Transport): void;
+}
+
 /** An agent, and how it is reached. */
-export class Node {
+export class Node implements Peer {
   readonly world: World;
   readonly id: string;
   readonly address: string;
@@ -274,6 +303,10 @@ export class Node {
     return app;
   }
 
+  accept(transport: Transport): void {
+    this.agent.acceptPeer(transport);
+  }
+
   /** A client outside, for an agent that is a gateway's. */
   startClient(options: { readonly environment?: string } = {}): App {
     const [here, there] = this.world.pair();
@@ -285,6 +318,90 @@ export class Node {
   cut(): void {
     for (const connection of this.connections.splice(0)) connection.destroy();
   }
+}
+
+/** What a holder has of a slot. */
+export interface Holding {
+  readonly epoch: number;
+  /** Takes nested calls only; the others are to wait for this epoch. */
+  readonly next?: number;
+}
+
+/** What a holder was sent. */
+export interface Received {
+  readonly fields: RoutingFields;
+  readonly slot: number | undefined;
+  readonly method: string;
+  readonly isTaken: boolean;
+}
+
+/** An instance that holds slots as the test says: its agent and its app in one. Each connection is a session with it. */
+export class Holder implements Peer {
+  readonly world: World;
+  readonly id: string;
+  readonly address: string;
+  readonly holds = new Map<number, Holding>();
+  readonly received: Received[] = [];
+  readonly apps: App[] = [];
+  readonly methods: Methods;
+  reachability: Reachability = "open";
+  dialMs = 0;
+  dials = 0;
+  readonly connections: MemoryTransport[] = [];
+  /** What it says instead of looking at what it holds; undefined: takes the call. */
+  refuses: ((fields: RoutingFields, slot: number | undefined) => LeverError | undefined) | undefined;
+
+  /** Takes streams by hand. */
+  takes: ((stream: Stream, open: OpenFrame) => void) | undefined;
+
+  constructor(world: World, id: string, methods: Methods) {
+    this.world = world;
+    this.id = id;
+    this.address = `${id}.test:3837`;
+    this.methods = methods;
+  }
+
+  accept(transport: Transport): void {
+    const app: App = new App(this.world, this.id, transport, {
+      methods: this.methods,
+      role: "agent",
+      limits: this.world.sessionLimits,
+      isDialed: true,
+      onOpen: (stream, open) => this.#onOpen(app, stream, open),
+    });
+    this.apps.push(app);
+  }
+
+  #onOpen(app: App, stream: Stream, open: OpenFrame): void {
+    const fields = decodeFields(copyBytes(open.frame.subarray(routingFixedBytes, open.payloadAt)));
+    const { slots } = this.world.tableOf(open.target.service).policy.ownership ?? { slots: 0 };
+    const slot = fields.resource === undefined ? undefined : slotOf(fields.resource, slots);
+    const refusal = this.refuses === undefined ? this.#whyNot(fields, slot) : this.refuses(fields, slot);
+    this.received.push({ fields, slot, method: open.target.method, isTaken: refusal === undefined });
+    if (refusal === undefined) return (this.takes ?? app.server.onOpen.bind(app.server))(stream, open);
+    stream.refuse(encodeFault(refusal));
+    stream.release();
+  }
+
+  #whyNot({ epoch, chain }: RoutingFields, slot: number | undefined): LeverError | undefined {
+    if (slot === undefined) return undefined;
+    const held = this.holds.get(slot);
+    // Of a service that serves although nobody is known to hold the slot.
+    if (held === undefined && epoch === 0) return undefined;
+    if (held === undefined || (epoch !== 0 && held.epoch !== epoch)) {
+      return moved(Math.max(held?.epoch ?? 0, (epoch ?? 0) + 1));
+    }
+    return held.next === undefined || chain !== undefined ? undefined : moved(held.next);
+  }
+
+  /** Breaks all connections to it. */
+  cut(): void {
+    for (const connection of this.connections.splice(0)) connection.destroy();
+  }
+}
+
+export function moved(epoch: number): LeverError {
+  return new LeverError("MOVED", "not here", { effect: "none", details: { epoch } });
 }
 
 export interface NodeOptions {
@@ -317,7 +434,8 @@ export class World {
   subscriptionsMax = 1000;
   readonly #tables = new Map<string, ServiceTable>();
   readonly #subscribers = new Set<Subscriber>();
-  readonly #byAddress = new Map<string, Node>();
+  readonly holders: Holder[] = [];
+  readonly #byAddress = new Map<string, Peer>();
 
   constructor(seed = 1) {
     this.random = seeded(seed);
@@ -385,11 +503,11 @@ export class World {
     return this.sleep(node.dialMs).then(() => this.#connect(node, how));
   }
 
-  #connect(node: Node, how: Reachability): Transport {
+  #connect(node: Peer, how: Reachability): Transport {
     const network = this.slowed(() => this.latencyMs());
     const [here, there] = this.pair(network, this.chunkBytes);
     node.connections.push(there);
-    if (how === "open") node.agent.acceptPeer(there);
+    if (how === "open") node.accept(there);
     return here;
   }
 
@@ -402,6 +520,15 @@ export class World {
     return node;
   }
 
+  /** An instance in the table that is Serving and holds nothing yet. */
+  addHolder(id: string, methods: Methods): Holder {
+    const holder = new Holder(this, id, methods);
+    this.holders.push(holder);
+    this.#byAddress.set(holder.address, holder);
+    this.setState(holder, "Serving");
+    return holder;
+  }
+
   /** Puts the service into the tables. */
   declare(
     change: {
@@ -411,6 +538,8 @@ export class World {
       readonly timeoutMs?: number;
       readonly limits?: Partial<ServiceLimits>;
       readonly service?: string;
+      /** It holds resources; nobody is known to hold any yet. */
+      readonly ownership?: Partial<OwnershipPolicy>;
     } = {},
   ): void {
     const name = change.service ?? service;
@@ -421,8 +550,39 @@ export class World {
         ...(change.idempotentMethods ?? []).map((method) => ({ name: method, timeoutMs, idempotent: true })),
       ],
       limits: { ...defaultServicePolicy.limits, ...change.limits },
+      ...(change.ownership && { ownership: { ...defaultOwnership, ...change.ownership } }),
     };
-    this.#change(name, (table) => ({ ...table, exists: true, policy }));
+    const count = policy.ownership?.slots ?? 0;
+    this.#change(name, ({ slots = [], ...table }) => ({
+      ...table,
+      exists: true,
+      policy,
+      ...(count > 0 && {
+        slots: slots.length === count ? slots : Array.from({ length: count }, (_, slot) => unknownRow(slot)),
+      }),
+    }));
+  }
+
+  /** Changes one row. Without more than a holder and an epoch, these are all that was ever given out. */
+  setRow(slot: number, change: Partial<SlotRow>, name = service): void {
+    this.#change(name, (table) => ({
+      ...table,
+      slots: (table.slots ?? []).map((row) => {
+        if (row.slot !== slot) return row;
+        const epoch = change.epoch ?? row.epoch;
+        return { ...row, ...change, issued: change.issued ?? Math.max(row.issued, epoch) };
+      }),
+    }));
+  }
+
+  rowOf(slot: number, name = service): SlotRow {
+    return this.tableOf(name).slots?.[slot] ?? unknownRow(slot);
+  }
+
+  /** `holder` has the slot under `epoch` from now on, and the table says so. */
+  grant(slot: number, holder: Holder, epoch: number, change: Partial<SlotRow> = {}): void {
+    holder.holds.set(slot, { epoch });
+    this.setRow(slot, { holder: holder.id, epoch, isMoving: false, ...change });
   }
 
   setState(node: { readonly id: string; readonly address: string }, state: InstanceState | undefined, name = service) {
@@ -512,8 +672,12 @@ export class World {
         throw new Error(`${id} has told of ${notes.opened} channels opened and ${notes.closed} closed`);
       }
       for (const session of agent.sessions) checkCredit(id, session);
+      if (agent.counts.heldForResources !== 0) throw new Error(`${id} holds calls for resources`);
       if (this.nodes.get(id)?.app?.session.isClosed === false)
         checkCredit(`${id}'s app`, this.nodes.get(id)?.app?.session as Session);
+    }
+    for (const { id, apps } of this.holders) {
+      for (const { session } of apps) if (!session.isClosed) checkCredit(id, session);
     }
   }
 
