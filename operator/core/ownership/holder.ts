@@ -20,7 +20,7 @@ import type {
 import type { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { HolderRef } from "./slot-store.ts";
 
-/** The lease of one incarnation; it begins as if it had just been renewed, for want of a better knowledge. */
+/** The lease of one incarnation. Until its first renewal it counts as if it had been renewed at `from`. */
 export class HolderLease {
   #from: ClockReading;
   #ageMs = 0;
@@ -40,10 +40,10 @@ export class HolderLease {
     return leaderLeaseMs(leaseMs, this.#ageMs) - (now.monotonicMs - this.#from.monotonicMs);
   }
 
-  /** A renewal has come in, whose newest answer of the app is `ageMs` old. */
-  renew(now: ClockReading, leaseMs: number, ageMs: number): void {
+  /** A renewal has come in, whose newest answer of the app is `ageMs` old. `hadLease`: it never becomes shorter. */
+  renew(now: ClockReading, leaseMs: number, ageMs: number, hadLease: boolean): void {
     this.#isRenewed = true;
-    if (leaderLeaseMs(leaseMs, ageMs) < this.leftMs(now, leaseMs)) return;
+    if (hadLease && leaderLeaseMs(leaseMs, ageMs) < this.leftMs(now, leaseMs)) return;
     this.#from = now;
     this.#ageMs = ageMs;
   }
@@ -72,6 +72,10 @@ export class Holder implements HolderRef {
   /** A table from before this leader names it. */
   isRestored: boolean;
   isLeaving = false;
+  /** It has renewed its lease on its present connection. */
+  hasRenewedHere = false;
+  /** It has given up a slot that nobody asked it for, and has not renewed its lease since. */
+  hasGivenUp = false;
   connection: HolderConnection | undefined;
   /** What it said when it last connected; taken once the table is read. */
   report: { readonly holds: readonly HeldSlot[]; readonly released: readonly ReleasedSlot[] } | undefined;
@@ -98,6 +102,10 @@ export class Holder implements HolderRef {
     return this.lease.isRenewed || this.isRestored;
   }
 
+  renew(now: ClockReading, leaseMs: number, ageMs: number): void {
+    this.lease.renew(now, leaseMs, ageMs, this.hasLease);
+  }
+
   /** It is the same process, at the same instance. */
   isSameProcess(other: HolderRef): boolean {
     return this.instance === other.instance && this.process === other.process;
@@ -115,6 +123,7 @@ export class Holder implements HolderRef {
     this.connection = connection;
     this.report = { holds: identity.holds, released: identity.released };
     this.unanswered = undefined;
+    this.hasRenewedHere = false;
   }
 
   /** What it has said since it connected, while the table is not read yet. */

@@ -304,6 +304,7 @@ export class ServiceSlots {
   }
 
   onMessage(holder: Holder, message: HolderMessage): void {
+    if (this.#isClosed) return;
     if (!this.#isLoaded) holder.amendReport(message);
     switch (message.type) {
       case "renew":
@@ -341,8 +342,10 @@ export class ServiceSlots {
     const now = this.#context.leaseClock.read();
     // What is over by this leader's clock is over by the holder's too, and has perhaps been given away already.
     if (holder.hasLease && holder.lease.leftMs(now, this.#leaseMs) <= 0) return this.#touch();
-    const isFirst = !holder.lease.isRenewed;
-    holder.lease.renew(now, this.#leaseMs, ageMs);
+    const isFirst = !holder.hasRenewedHere || holder.hasGivenUp;
+    holder.hasRenewedHere = true;
+    holder.hasGivenUp = false;
+    holder.renew(now, this.#leaseMs, ageMs);
     if (this.#isLoaded) holder.connection?.send({ type: "renewed", n });
     else holder.unanswered = n;
     if (isFirst) this.#touch();
@@ -359,6 +362,8 @@ export class ServiceSlots {
       row.after.splice(former, 1);
       row.endEpoch(epoch, origin);
     } else if (row.holder !== undefined && row.epoch === epoch && holder.isSameProcess(row.holder)) {
+      // By itself: its app has gone, and would take no other slot. The next renewal says otherwise.
+      if (!row.isWithdrawn) holder.hasGivenUp = true;
       row.after = [];
       row.endEpoch(epoch, origin);
       row.free("released");
@@ -585,7 +590,7 @@ export class ServiceSlots {
     const members: Member[] = [];
     for (const { instance, current } of this.#instances.values()) {
       if (current === undefined || current.ended !== undefined || !current.hasLease) continue;
-      const canReceive = current.connection !== undefined && current.lease.isRenewed;
+      const canReceive = current.connection !== undefined && current.hasRenewedHere && !current.hasGivenUp;
       members.push({ id: instance, isLeaving: this.#isLeaving(current), canReceive });
     }
     const limits = { leavingMax, rebalanceMax: rebalancingMax };
@@ -661,7 +666,8 @@ export class ServiceSlots {
       this.#outbox(formerConnection).drains.push({ slot, epoch: former.epoch, next: epoch });
       return;
     }
-    if (connection === undefined || row.grantedTo === connection || !holder.lease.isRenewed) return;
+    // Without the answer to a renewal on this connection the incarnation may not know yet that it has a lease.
+    if (connection === undefined || row.grantedTo === connection || !holder.hasRenewedHere) return;
     if (holder.lease.leftMs(now, this.#leaseMs) <= 0) return;
     row.grantedTo = connection;
     row.mayHaveRun = true;
