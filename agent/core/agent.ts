@@ -386,15 +386,7 @@ export class Agent implements LinkHost {
       });
     }
     const { link } = this.#app;
-    return async (channel) => {
-      try {
-        await holder.serveApp(identity, channel, link);
-      } catch (error) {
-        // An app whose slots nobody can follow must not go on as if it held them.
-        if (LeverError.is(error) && error.reason === "PROTOCOL_VIOLATION") session.close(error);
-        throw error;
-      }
-    };
+    return (channel) => holder.serveApp(identity, channel, link);
   }
 
   /** For links: connects to a peer agent. */

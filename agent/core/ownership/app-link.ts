@@ -237,6 +237,7 @@ export class AppLink {
     this.#isClosed = true;
     if (this.#pingTimer !== undefined) this.#options.clock.clearTimer(this.#pingTimer);
     this.#reader.close();
+    for (const stream of this.#orphans.keys()) this.#options.invocations.delete(stream);
     for (const { onSent } of this.#sending.splice(0)) onSent?.();
     this.#channel.close();
   }

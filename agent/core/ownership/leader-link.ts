@@ -25,6 +25,8 @@ export interface LeaderLinkOptions {
   onOpen(): void;
   /** What it throws ends the connection. */
   onMessage(message: LeaderMessage): void;
+  /** The leader knows that the incarnation is over. */
+  onOver(): void;
 }
 
 /** A lease does not wait as long as a table may. */
@@ -60,8 +62,9 @@ export class LeaderLink {
       onEnd: () => {
         this.#channel = undefined;
       },
-      onDisconnected: () => {
+      onDisconnected: (error) => {
         this.#unsaid = undefined;
+        if (error.reason === "LEASE_LAPSED") options.onOver();
       },
     });
   }

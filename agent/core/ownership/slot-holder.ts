@@ -3,7 +3,8 @@
  * slots that it was granted, which calls are admitted to them, and their way in and out.
  *
  * An incarnation begins when the app answers a ping and nothing of an earlier one can be heard any more, and ends with
- * the app's connection or with its lease. Invariants: a call is admitted only to a slot that the leader granted to this
+ * the app's connection or with its lease. It begins with nothing; what the app's process has from an earlier one, it
+ * carries over itself once the slot is granted anew. Invariants: a call is admitted only to a slot that the leader granted to this
  * incarnation, under the very epoch, while its lease admits; nothing that a method of a slot sends passes the slot's
  * gate after the slot's release or the lease's last moment; a slot is reported released only when nothing of it runs or
  * is still to leave. Every decision reads the lease's clock; timers only wake.
@@ -100,14 +101,12 @@ export class SlotHolder implements AppLinkOwner {
   #isPolicyKnown = false;
   #app: AppLink | undefined;
   #apps = 0;
-  /** Whose report of an earlier connection was taken. */
-  #reporter: AppLink | undefined;
   #lapses = 0;
   #incarnation: Incarnation | undefined;
   /** Those that the incarnation holds, or held and has not released. */
   readonly #slots = new Map<number, Slot>();
   /** The epochs that were released here, each until a higher one is seen: a leader may not have heard. */
-  readonly #released = new Map<number, { readonly epoch: number; readonly isInApp: boolean }>();
+  readonly #released = new Map<number, number>();
   #isLeaving = false;
   #isStopping = false;
   #isClosed = false;
@@ -209,7 +208,7 @@ export class SlotHolder implements AppLinkOwner {
   onTable(table: ServiceTable): void {
     this.#isPolicyKnown = true;
     if (table.policy.ownership !== undefined) this.#policy = table.policy.ownership;
-    for (const [slot, { epoch }] of this.#released) {
+    for (const [slot, epoch] of this.#released) {
       if ((table.slots?.[slot]?.epoch ?? 0) > epoch) this.#released.delete(slot);
     }
     this.#startApp();
@@ -304,7 +303,6 @@ export class SlotHolder implements AppLinkOwner {
       if (handed !== undefined) this.#memory.give(handed.bytes);
       return;
     }
-    slot.running = 0;
     if (slot.isServing) slot.handed = handed;
     else if (handed !== undefined) this.#memory.give(handed.bytes);
     if (slot.state === "Draining") this.counters.moved++;
@@ -318,10 +316,7 @@ export class SlotHolder implements AppLinkOwner {
 
   onLeft(app: AppLink, { slot: index, epoch, count }: LeftMessage): void {
     const slot = this.#find(index, epoch);
-    if (app !== this.#app || slot === undefined) return;
-    if (slot.state !== "Left") return app.returned(slot, count);
-    slot.running = Math.max(slot.running - count, 0);
-    if (slot.running === 0) this.#release(slot, true);
+    if (slot !== undefined) app.returned(slot, count);
   }
 
   onLeaving(app: AppLink): void {
@@ -345,35 +340,23 @@ export class SlotHolder implements AppLinkOwner {
     const { clock, random, leaseClock, dialLeader } = this.#options;
     const name = `${this.#boot}.${this.#lapses}.${this.#apps}`;
     const lease = new HolderLease(leaseClock, leaseTimes(policy.leaseMs));
-    if (this.#reporter !== app) this.#takeReport(app, lease);
     const leader = new LeaderLink({
       clock,
       random,
       dial: () => dialLeader(),
-      identity: () => this.#identity(name, app.process),
+      identity: () => this.#identity(name, app.process, lease),
       onOpen: () => this.#onLeaderOpen(name),
       onMessage: (message) => {
         if (this.#incarnation?.name === name) this.#onLeader(message);
+      },
+      onOver: () => {
+        if (this.#incarnation?.name === name) this.#lapsed();
       },
     });
     this.#incarnation = { name, process: app.process, lease, leader };
   }
 
-  /** What the process has from an earlier connection: it holds nothing of it, but can carry it over to a next epoch. */
-  #takeReport(app: AppLink, lease: HolderLease): void {
-    this.#reporter = app;
-    for (const { slot: index, epoch, running } of app.holds.values()) {
-      if (running === 0) {
-        this.#noteReleased(index, epoch, true);
-        continue;
-      }
-      const slot = new Slot(index, epoch, lease, "Left", true);
-      slot.running = running;
-      this.#slots.set(index, slot);
-    }
-  }
-
-  #identity(incarnation: string, process: string): HolderIdentity {
+  #identity(incarnation: string, process: string, lease: HolderLease): HolderIdentity {
     const { environment, service, instance, address } = this.#options;
     return {
       environment,
@@ -382,16 +365,10 @@ export class SlotHolder implements AppLinkOwner {
       address,
       incarnation,
       process,
-      holds: [...this.#slots.values()].map(({ slot, epoch, state }) => ({
-        slot,
-        epoch,
-        isDraining: state !== "Held" && state !== "Opening",
-      })),
-      released: [...this.#released].map(([slot, { epoch }]) => ({
-        slot,
-        epoch,
-        hasState: this.#hasState(slot, epoch),
-      })),
+      holds: [...this.#slots.values()]
+        .filter((slot) => slot.lease === lease)
+        .map(({ slot, epoch, state }) => ({ slot, epoch, isDraining: state !== "Held" && state !== "Opening" })),
+      released: [...this.#released].map(([slot, epoch]) => ({ slot, epoch, hasState: this.#hasState(slot, epoch) })),
     };
   }
 
@@ -443,15 +420,19 @@ export class SlotHolder implements AppLinkOwner {
     );
   }
 
-  /** The lease's last moment has passed, or nothing is left of what it was for. */
+  /** The lease's last moment has passed, nothing is left of what it was for, or the leader says that it is over. */
   #lapsed(): void {
     const app = this.#app;
+    const incarnation = this.#incarnation;
     if (app !== undefined && this.#policy?.onUncertain === "Serve") {
-      // Its slots are served on; what the leader says to that, it says to a new incarnation.
-      this.#incarnation?.leader.close();
+      // Its slots are served on, until the next incarnation is granted them.
       this.#incarnation = undefined;
-    } else this.#endIncarnation();
-    this.#stopRenewing();
+      incarnation?.leader.close();
+      this.#stopRenewing();
+    } else {
+      for (const slot of this.#slots.values()) this.#abort(slot);
+      this.#endIncarnation();
+    }
     if (app === undefined) return;
     this.#lapses++;
     this.counters.lapses++;
@@ -512,13 +493,14 @@ export class SlotHolder implements AppLinkOwner {
     if (app === undefined || policy === undefined || lease === undefined) return this.#refuseGrant(granted);
     const isSafe = lease.isAdmitting || policy.onUncertain === "Serve";
     if (!isSafe || index >= policy.slots || epoch < (known?.epoch ?? 0)) return this.#refuseGrant(granted);
-    if (known !== undefined) {
+    const isGated = policy.onUncertain !== "Serve";
+    if (known !== undefined && isGated) {
       this.#abort(known);
       this.#forget(known);
-    }
-    const slot = new Slot(index, epoch, lease, "Opening", policy.onUncertain !== "Serve");
+    } else if (known !== undefined) this.#setState(known, "Lost");
+    const slot = new Slot(index, epoch, lease, "Opening", isGated);
     this.#slots.set(index, slot);
-    if ((this.#released.get(index)?.epoch ?? epoch) < epoch) this.#released.delete(index);
+    if ((this.#released.get(index) ?? epoch) < epoch) this.#released.delete(index);
     this.#open(app, slot, granted.origin);
   }
 
@@ -606,8 +588,7 @@ export class SlotHolder implements AppLinkOwner {
   }
 
   #repeatRelease(slot: number, epoch: number): void {
-    const hasState = this.#released.get(slot)?.epoch === epoch && this.#hasState(slot, epoch);
-    this.#tell({ type: "released", slots: [{ slot, epoch, hasState }] });
+    this.#tell({ type: "released", slots: [{ slot, epoch, hasState: this.#hasState(slot, epoch) }] });
   }
 
   // ---------------------------------------------------------------- slots
@@ -644,8 +625,7 @@ export class SlotHolder implements AppLinkOwner {
     });
   }
 
-  /** `isInApp`: the process has what was in it, for the next epoch. */
-  #release(slot: Slot, isInApp = false): void {
+  #release(slot: Slot): void {
     const { slot: index, epoch, handed } = slot;
     slot.shut();
     this.#setState(slot, "Closed");
@@ -653,7 +633,7 @@ export class SlotHolder implements AppLinkOwner {
     this.#slots.delete(index);
     if (handed !== undefined) this.#store.keep(index, epoch, handed);
     slot.handed = undefined;
-    this.#noteReleased(index, epoch, isInApp);
+    if ((this.#released.get(index) ?? -1) < epoch) this.#released.set(index, epoch);
     this.#tell({ type: "released", slots: [{ slot: index, epoch, hasState: this.#hasState(index, epoch) }] });
     if (slot.isAborted) this.#endRelays(slot);
     if (this.#slots.size === 0) this.#options.onEmpty();
@@ -670,15 +650,9 @@ export class SlotHolder implements AppLinkOwner {
     this.#endRelays(slot);
   }
 
-  #noteReleased(slot: number, epoch: number, isInApp: boolean): void {
-    if ((this.#released.get(slot)?.epoch ?? -1) < epoch) this.#released.set(slot, { epoch, isInApp });
-  }
-
-  /** What the slot had under the epoch can be given to the next holder, or carried over within the app's process. */
+  /** What the slot had under the epoch can be given to the next holder. */
   #hasState(slot: number, epoch: number): boolean {
-    if (this.#store.find(slot, epoch) !== undefined) return true;
-    const released = this.#released.get(slot);
-    return released?.epoch === epoch && released.isInApp && this.#app?.holds.get(slot)?.epoch === epoch;
+    return this.#store.find(slot, epoch) !== undefined;
   }
 
   // ---------------------------------------------------------------- the end

@@ -19,8 +19,6 @@ export type SlotState =
   | "Draining"
   /** Lost, or to be given up: the app is to abort what runs. */
   | "Aborting"
-  /** The app has it from an earlier connection, and methods of it run that nobody hears. */
-  | "Left"
   /** The app has closed it; what its methods said last is leaving. */
   | "Closed"
   /** Its app is gone, and nobody can say whether methods of it still run. */
@@ -54,8 +52,6 @@ export class Slot implements Gate {
   orphans = 0;
   /** Those of them of which the app has said that they have returned, without saying which. */
   returned = 0;
-  /** Of state Left: methods that have not returned. */
-  running = 0;
   /** The app was told to abort what runs in it. */
   isAborted = false;
   /** Of state Closed: what was in it, if all of it is there. */
@@ -89,7 +85,7 @@ export class Slot implements Gate {
   }
 
   get mayRun(): boolean {
-    if (this.orphans > 0 || this.running > 0) return true;
+    if (this.orphans > 0) return true;
     for (const relay of this.relays) if (relay.isRunning) return true;
     return false;
   }
