@@ -5,10 +5,9 @@
  * agents go on with what they have, and dial again. Invariant: it takes nobody before its services are declared.
  */
 
-import { uptime } from "node:os";
+import { hostLeaseClock } from "@leveros/agent/host/host-lease-clock.ts";
 import { type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
-import { runtimeLeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import { defaultServicePolicy, operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { isStreamingName } from "@leveros/protocol/target/lever-url.ts";
 import type { AdminMethods } from "../admin/admin-methods.ts";
@@ -44,7 +43,7 @@ export class LocalOperator {
     const tables = new EndpointTables({ startVersion: now, origin: `local-${process.pid}-${now}` });
     this.leader = new OwnershipLeader({
       clock,
-      leaseClock: runtimeLeaseClock(globalThis, () => uptime() * 1000),
+      leaseClock: hostLeaseClock(),
       random: Math.random,
       store,
       onSlots: (environment, service, rows) => tables.setSlots(environment, service, rows),
