@@ -107,6 +107,8 @@ export class ResourceHost implements HoldChannelHandler {
   readonly #connection: Connection;
   readonly #lease: AppLease;
   readonly #slots = new Map<number, Slot>();
+  /** By slot, the last epoch that was closed here. */
+  readonly #closed = new Map<number, number>();
   /** Former epochs of slots with methods or objects that are not gone yet. */
   readonly #former = new Set<Slot>();
   /** Resource methods that have been entered and have not returned. */
@@ -494,6 +496,7 @@ export class ResourceHost implements HoldChannelHandler {
     }
     hold?.send({ type: "closed", slot: number, epoch, hasState: true, absent, tokensSince: tokens.sinceMs });
     tokens.clear();
+    this.#closed.set(number, epoch);
     if (this.#slots.get(number) === slot) this.#slots.delete(number);
     this.#checkEmpty();
   }
@@ -522,6 +525,7 @@ export class ResourceHost implements HoldChannelHandler {
     // A new epoch that took the slot's tokens goes on with them.
     if (this.#slots.get(slot.number) === slot) {
       slot.tokens.clear();
+      this.#closed.set(slot.number, slot.epoch);
       this.#slots.delete(slot.number);
     }
     this.#sayClosed(hold, { slot: slot.number, epoch: slot.epoch });
@@ -564,6 +568,7 @@ export class ResourceHost implements HoldChannelHandler {
       if (!config.servesUncertain) throw movedTo(undefined);
       if (slot === undefined) return this.#openUncertain(number);
     } else {
+      if (epoch <= (this.#closed.get(number) ?? 0)) throw movedTo(epoch + 1);
       if (slot === undefined || slot.epoch < epoch) return undefined;
       if (slot.epoch > epoch) throw movedTo(slot.epoch);
     }

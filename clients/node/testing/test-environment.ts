@@ -130,6 +130,8 @@ export class TestEnvironment implements AsyncDisposable {
       instance,
       showsErrors: true,
       isHome: true,
+      // They share a process, and each ends by itself.
+      process: instance,
       ...(resource === undefined ? {} : { resource }),
     });
     this.#instances.set(instance, { place, server });
