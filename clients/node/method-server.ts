@@ -373,7 +373,11 @@ export class MethodServer implements MethodHost, ServingHandler {
     connection.goAway(error);
     const isIdle = this.#invocations.isIdle || (await Promise.race([this.#invocations.idle().then(() => true), late]));
     connection.clock.clearTimer(timer);
-    await this.#resources?.close();
+    if (this.#resources !== undefined) {
+      // The last answers have to leave before what they answer for is over: their gate shuts with it.
+      await connection.flush(flushTimeoutMs);
+      await this.#resources.close();
+    }
     const cutOff = isIdle ? 0 : Math.max(this.#invocations.running, 1);
     await connection.flush(flushTimeoutMs);
     connection.stopServing(this, !isIdle);
