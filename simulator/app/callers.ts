@@ -1,12 +1,12 @@
 /** Who calls the rooms: loops in a process of their own, which tell the history what they asked and what they got. */
 
 import type { Channel } from "leveros";
-import { LeverError, MethodError } from "leveros";
 import type { CallOptions } from "../../clients/node/call-options.ts";
 import type { Client } from "../../clients/node/client.ts";
-import type { CallAnswer, CallError, Observer } from "../check/history.ts";
+import type { CallAnswer, Observer } from "../check/history.ts";
 import type { SimProcess } from "../world/sim-process.ts";
 import type { World } from "../world/world.ts";
+import { callError } from "./call-error.ts";
 import { runOf } from "./mark.ts";
 import { type Item, type Result, roomUrl, sleep, type Task } from "./room.ts";
 
@@ -39,12 +39,6 @@ export interface Caller {
   readonly load: Load;
   /** From here on no new call is begun. */
   isOver(): boolean;
-}
-
-export function callError(error: unknown): CallError {
-  if (LeverError.is(error)) return { reason: error.reason, effect: error.effect, text: error.message };
-  if (MethodError.is(error)) return { reason: "METHOD_ERROR", effect: "ran", text: JSON.stringify(error.value) };
-  return { reason: "OTHER", effect: "ran", text: String(error) };
 }
 
 /** Starts the loops in the caller's process. */
@@ -144,7 +138,7 @@ async function talk(caller: Caller, room: string, task: Task): Promise<void> {
       await channel.send({ sequence });
       await sleep(process, everyMs);
     }
-  })();
+  })().catch(() => {});
   let ended: string | undefined;
   try {
     for await (const { sequence, mark } of channel) {
@@ -157,5 +151,5 @@ async function talk(caller: Caller, room: string, task: Task): Promise<void> {
   }
   isOver = true;
   observer.channelClosed({ atMs: process.seenNow(), channel: call, side: "caller", error: ended });
-  await sending.catch(() => {});
+  await sending;
 }

@@ -3,9 +3,11 @@
  * the history each thing that it does. Some of its methods do not stop when they are told to.
  */
 
-import { type CallContext, type Channel, Client, context } from "leveros";
+import { type Channel, Client, context, handOver, open, type ResourceMemory } from "leveros";
+import type { ResourceClass } from "../../clients/node/resources/resource-methods.ts";
 import type { AppName, Observer } from "../check/history.ts";
 import type { SimProcess } from "../world/sim-process.ts";
+import { callError } from "./call-error.ts";
 import type { FencedStore } from "./fenced-store.ts";
 import { markOf, runOf } from "./mark.ts";
 
@@ -36,15 +38,14 @@ export interface Item {
   readonly mark?: string;
 }
 
-type Holding = CallContext & { readonly resource?: string; readonly epoch?: number };
-
 /** What an app's process has beside Lever. */
 export interface Surroundings {
   readonly app: AppName;
   readonly process: SimProcess;
   readonly observer: Observer;
   readonly store: FencedStore;
-  nextRun(): number;
+  /** Of runs and of objects. */
+  nextNumber(): number;
 }
 
 export function sleep(process: SimProcess, ms: number): Promise<void> {
@@ -68,29 +69,97 @@ function sleepUnless(process: SimProcess, ms: number, signal: AbortSignal): Prom
   });
 }
 
-export class RoomMethods {
-  readonly #around: Surroundings;
-  readonly #client = new Client();
-  count = 0;
-  lastRun = 0;
+/** What a room leaves to its next object. */
+interface RoomState {
+  readonly count: number;
+  readonly lastRun: number;
+  readonly object: number;
+}
 
-  constructor(around: Surroundings) {
+/** The class of rooms in one process. */
+export function roomsOf(around: Surroundings): ResourceClass {
+  const client = new Client();
+  return class extends Room {
+    constructor(name: string, state: RoomState | undefined, memory: ResourceMemory) {
+      super(around, client, name, state, memory);
+    }
+  };
+}
+
+class Room {
+  readonly #around: Surroundings;
+  readonly #client: Client;
+  readonly #name: string;
+  readonly #epoch: number;
+  readonly #object: number;
+  #count: number;
+  #lastRun: number;
+  #isHandedOver = false;
+
+  constructor(
+    around: Surroundings,
+    client: Client,
+    name: string,
+    state: RoomState | undefined,
+    memory: ResourceMemory,
+  ) {
     this.#around = around;
+    this.#client = client;
+    this.#name = name;
+    this.#count = state?.count ?? 0;
+    this.#lastRun = state?.lastRun ?? 0;
+    const { app, process, observer } = around;
+    this.#epoch = context().epoch;
+    this.#object = around.nextNumber();
+    observer.opened({
+      atMs: process.seenNow(),
+      resource: name,
+      app,
+      epoch: this.#epoch,
+      object: this.#object,
+      memory,
+      from: state?.object,
+      lastRun: this.#lastRun,
+    });
+  }
+
+  /** A store with a fence is to know the epoch before anything is read from it. */
+  async [open](): Promise<void> {
+    const { store, process, app } = this.#around;
+    await store.claim(process, app, this.#name, this.#epoch);
+  }
+
+  [handOver](): RoomState {
+    this.#isHandedOver = true;
+    return { count: this.#count, lastRun: this.#lastRun, object: this.#object };
+  }
+
+  [Symbol.dispose](): void {
+    const { app, process, observer } = this.#around;
+    observer.closed({
+      atMs: process.seenNow(),
+      resource: this.#name,
+      app,
+      epoch: this.#epoch,
+      object: this.#object,
+      isHandedOver: this.#isHandedOver,
+    });
   }
 
   #start(task: Task): number {
     const { app, process, observer } = this.#around;
-    const { signal, token, resource = "", epoch = 0 } = context() as Holding;
-    const run = this.#around.nextRun();
-    this.count++;
-    this.lastRun = run;
+    const { signal, token, epoch } = context();
+    const run = this.#around.nextNumber();
+    this.#count++;
+    this.#lastRun = run;
     observer.started({
       atMs: process.seenNow(),
       run,
       call: task.call,
-      resource,
+      resource: this.#name,
       app,
       epoch,
+      object: this.#object,
       token,
       parent: runOf(task.by),
       isStubborn: task.isStubborn === true,
@@ -106,11 +175,11 @@ export class RoomMethods {
 
   async add(task: Task): Promise<Result> {
     const run = this.#start(task);
-    const { count } = this;
+    const count = this.#count;
     try {
       const { process, store } = this.#around;
-      const { signal, resource, epoch } = context() as Holding;
-      if (resource !== undefined && epoch !== undefined) await store.write(process, resource, epoch);
+      const { signal } = context();
+      await store.write(process, this.#name, this.#epoch);
       if (task.isStubborn === true) await sleep(process, task.ms);
       else if (task.ms > 0 && !(await sleepUnless(process, task.ms, signal))) throw signal.reason;
       const [next, ...through] = task.through ?? [];
@@ -149,6 +218,7 @@ export class RoomMethods {
         return result;
       },
       (error: unknown) => {
+        observer.answered({ atMs: process.seenNow(), call, error: callError(error), run: undefined });
         throw error;
       },
     );
@@ -166,6 +236,8 @@ export class RoomMethods {
         observer.channelGot({ atMs: process.seenNow(), channel: task.call, side: "method", sequence, run: undefined });
       }
     })();
+    // It may break before anybody waits for it.
+    reading.catch(() => {});
     try {
       const pauseMs = task.everyMs ?? 200;
       for (let sequence = 0; sequence * pauseMs < task.ms; sequence++) {
@@ -177,7 +249,6 @@ export class RoomMethods {
       await reading;
     } catch (thrown) {
       error = String(thrown);
-      reading.catch(() => {});
     } finally {
       observer.channelClosed({ atMs: process.seenNow(), channel: task.call, side: "method", error });
       this.#end(run);
@@ -186,5 +257,5 @@ export class RoomMethods {
 }
 
 export function roomUrl(resource: string, method: string): string {
-  return resource === "" ? `/rooms/${method}` : `/rooms/${encodeURIComponent(resource)}/${method}`;
+  return `/rooms/${resource}/${method}`;
 }

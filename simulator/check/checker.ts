@@ -8,6 +8,7 @@
 import type {
   AppName,
   CallAnswer,
+  CallError,
   CallMade,
   ChannelClose,
   ChannelItem,
@@ -59,7 +60,8 @@ interface Resource {
   readonly tenures: Tenure[];
   readonly running: Set<Run>;
   lastRun: Run | undefined;
-  /** How the object of the last run ended, once it has. */
+  /** The object that was made last, and how it ended, once it has. */
+  lastOpen: ResourceOpen | undefined;
   lastClose: ResourceClose | undefined;
 }
 
@@ -114,7 +116,14 @@ export class Checker implements Observer {
   #resource(name: string): Resource {
     let resource = this.#resources.get(name);
     if (resource === undefined) {
-      resource = { name, tenures: [], running: new Set(), lastRun: undefined, lastClose: undefined };
+      resource = {
+        name,
+        tenures: [],
+        running: new Set(),
+        lastRun: undefined,
+        lastOpen: undefined,
+        lastClose: undefined,
+      };
       this.#resources.set(name, resource);
     }
     return resource;
@@ -170,7 +179,6 @@ export class Checker implements Observer {
       for (const other of resource.running) this.#checkOverlap(resource, other, run);
       resource.running.add(run);
       resource.lastRun = run;
-      resource.lastClose = undefined;
     }
     this.#checkCall(run);
     if (run.token !== undefined) this.#checkToken(run, run.token);
@@ -248,42 +256,44 @@ export class Checker implements Observer {
 
   opened(event: ResourceOpen): void {
     this.#count(`opened ${event.memory}`);
-    const { name, lastRun, lastClose } = this.#resource(event.resource);
-    if (event.memory === "lost") {
-      if (this.expectations.onlyPlanned) {
+    const resource = this.#resource(event.resource);
+    const { name, lastRun, lastOpen, lastClose } = resource;
+    resource.lastOpen = event;
+    resource.lastClose = undefined;
+    const what = `${name}: ${event.app} opens epoch ${event.epoch}`;
+    const before =
+      lastOpen === undefined ? "nobody" : `object ${lastOpen.object} of ${lastOpen.app} (epoch ${lastOpen.epoch})`;
+    switch (event.memory) {
+      case "lost":
+        if (this.expectations.onlyPlanned)
+          this.#violated("2", event.atMs, `${what} without memory, and nothing went wrong`);
+        return;
+      case "state":
+        if (event.from !== lastOpen?.object) {
+          this.#violated("2", event.atMs, `${what} with the state of object ${event.from}, after ${before}`);
+        } else if (lastRun !== undefined && lastRun.object === event.from && lastRun.run !== event.lastRun) {
+          this.#violated(
+            "2",
+            event.atMs,
+            `${what} with the state after run ${event.lastRun}, while ${before} has run ${lastRun.run} since`,
+          );
+        }
+        return;
+      case "fresh":
+        // Nothing was there, or it was closed for good.
+        if (lastOpen === undefined || (lastClose !== undefined && !lastClose.isHandedOver)) return;
         this.#violated(
           "2",
           event.atMs,
-          `${name}: ${event.app} is told that its memory is lost, and nothing went wrong`,
+          `${what} as if nothing had been there, after ${before}, which was ` +
+            `${lastClose === undefined ? "never closed" : "handed over"}`,
         );
-      }
-      return;
     }
-    if (event.memory === "state") {
-      if (lastRun !== undefined && lastRun.run !== event.lastRun) {
-        this.#violated(
-          "2",
-          event.atMs,
-          `${name}: ${event.app} opens epoch ${event.epoch} with the state after run ${event.lastRun}, while the last ` +
-            `run was ${lastRun.run} (${lastRun.app}, epoch ${lastRun.epoch})`,
-        );
-      }
-      return;
-    }
-    // Fresh: nothing was there, or it was closed for good.
-    if (lastRun === undefined || (lastClose !== undefined && !lastClose.isHandedOver)) return;
-    this.#violated(
-      "2",
-      event.atMs,
-      `${name}: ${event.app} opens epoch ${event.epoch} fresh, after run ${lastRun.run} (${lastRun.app}, epoch ` +
-        `${lastRun.epoch}), whose object ${lastClose === undefined ? "was never closed" : "was handed over"}`,
-    );
   }
 
   closed(event: ResourceClose): void {
     const resource = this.#resource(event.resource);
-    const { lastRun } = resource;
-    if (lastRun !== undefined && lastRun.app === event.app && lastRun.epoch === event.epoch) resource.lastClose = event;
+    if (resource.lastOpen?.object === event.object) resource.lastClose = event;
   }
 
   // ---------------------------------------------------------------- promise 3: effect none
@@ -316,8 +326,10 @@ export class Checker implements Observer {
     const { error } = event;
     this.#count(error === undefined ? "results" : `answers ${error.reason} ${error.effect}`);
     if (error?.effect === "none" && call.runs.length > 0) this.#lied(call, call.runs[0] as Run);
-    if (error === undefined && call.runs.length === 0) {
-      this.#violated("3", event.atMs, `${call.call} has a result and never ran`);
+    const run = event.run === undefined ? undefined : this.#runs.get(event.run);
+    const isOwn = run?.call === call.call || (run?.token !== undefined && run.token === call.token);
+    if (event.run !== undefined && !isOwn) {
+      this.#violated("3", event.atMs, `${call.call} was given the result of run ${event.run}, of ${run?.call}`);
     }
     if (this.expectations.onlyPlanned && error !== undefined) {
       this.#violated(
@@ -331,7 +343,6 @@ export class Checker implements Observer {
     if (lateMs > 0) {
       this.#violated("deadline", event.atMs, `${call.call} was answered ${Math.round(lateMs)} ms after its deadline`);
     }
-    const run = event.run === undefined ? undefined : this.#runs.get(event.run);
     if (run !== undefined) this.#producedLocally(run.run, call.caller, event.atMs);
   }
 
@@ -450,10 +461,8 @@ export class Checker implements Observer {
     }
   }
 
-  /** A call that is made when all is well again. */
-  expectSuccess(event: CallAnswer, what: string): void {
-    if (event.error === undefined) return;
-    this.#violated("liveness", event.atMs, `${what} failed when all was well again: ${event.error.text}`);
+  failedWhenWell(what: string, error: CallError, atMs: number): void {
+    this.#violated("liveness", atMs, `${what} failed when all was well again: ${error.text} (${error.effect})`);
   }
 }
 

@@ -18,6 +18,7 @@ export interface RunStart {
   readonly resource: string;
   readonly app: AppName;
   readonly epoch: number;
+  readonly object: number;
   readonly token: string | undefined;
   /** The run that made the call, if a method did. */
   readonly parent: number | undefined;
@@ -30,8 +31,12 @@ export interface ResourceOpen {
   readonly resource: string;
   readonly app: AppName;
   readonly epoch: number;
+  /** Different for each object that is made of a resource. */
+  readonly object: number;
   readonly memory: "fresh" | "lost" | "state";
-  /** With `state`: the last run whose effect is in it; 0 if none. */
+  /** With `state`: the object that handed it over. */
+  readonly from: number | undefined;
+  /** The last run whose effect is in the state; 0 if none. */
   readonly lastRun: number;
 }
 
@@ -40,6 +45,7 @@ export interface ResourceClose {
   readonly resource: string;
   readonly app: AppName;
   readonly epoch: number;
+  readonly object: number;
   /** Its state was asked for, for the next holder. */
   readonly isHandedOver: boolean;
 }
@@ -115,6 +121,8 @@ export interface Observer {
   channelClosed(event: ChannelClose): void;
   /** The store with fencing has refused a claim. */
   claimRefused(resource: string, app: AppName, epoch: number, storedEpoch: number, atMs: number): void;
+  /** All was well again, and it failed nevertheless. */
+  failedWhenWell(what: string, error: CallError, atMs: number): void;
   /** The process did nothing from one time to the other. */
   stopped(app: AppName, fromMs: number, toMs: number): void;
   died(app: AppName, atMs: number): void;

@@ -108,9 +108,9 @@ export class Faults {
     const { random } = this.#world;
     const max = this.#plan.durationMsMax;
     const longest = random.weighted([
-      [3, Math.min(max, 1000)],
-      [3, Math.min(max, 6000)],
-      [4, max],
+      [4, Math.min(max, 1000)],
+      [4, Math.min(max, 6000)],
+      [3, max],
     ]);
     return random.between(Math.min(minMs, longest), longest);
   }
@@ -271,12 +271,9 @@ export class Faults {
     if (!process.isAlive) return false;
     const durationMs = this.#duration();
     const fromMs = this.#world.now();
-    const points = this.#world.random.integer(0, 8);
-    this.#world.note(`fault: ${kind}: ${process.name}, ${Math.round(durationMs)} ms`);
-    // It begins with the next callback, which comes within a second or two.
-    this.#cluster.wasStopped(process, fromMs, fromMs + durationMs + 5000);
-    process.stopWithin(durationMs, points, () => {});
-    return true;
+    process.stopWithin(this.#world.random.integer(0, 8), () => {});
+    this.#cluster.wasStopped(process, fromMs, fromMs + durationMs);
+    return this.#begin(kind, process.name, durationMs, () => process.goWithin());
   }
 
   #appCrash(place: Place): boolean {

@@ -37,7 +37,7 @@ export class AgentNode {
     const { network, machine, environment, service, instance, address, restarts } = options;
     const { world } = network;
     this.process = new SimProcess(world, machine, `${instance}/agent.${restarts}`);
-    const { clock } = this.process;
+    const { clock, leaseClock } = this.process;
     const random = world.random.next;
     const identity: Identity = {
       role: "agent",
@@ -45,19 +45,20 @@ export class AgentNode {
       instance,
       ...(service !== undefined && { service }),
     };
+    const dialOperator = async () =>
+      new Session({
+        transport: await network.dial(this.process, operatorAddress),
+        clock,
+        side: "dialer",
+        identity,
+        limits: defaultSessionLimits,
+        handler: {},
+      });
     this.#discovery = new DiscoveryClient({
       clock,
       random,
       identity: { role: "agent", address, ...(service !== undefined && { environment, service, instance }) },
-      dial: async () =>
-        new Session({
-          transport: await network.dial(this.process, operatorAddress),
-          clock,
-          side: "dialer",
-          identity,
-          limits: defaultSessionLimits,
-          handler: {},
-        }),
+      dial: dialOperator,
     });
     this.agent = new Agent({
       clock,
@@ -65,6 +66,7 @@ export class AgentNode {
       identity,
       discovery: this.#discovery,
       dial: (to) => network.dial(this.process, to),
+      ...(service !== undefined && { ownership: { leaseClock, address, dialLeader: dialOperator } }),
     });
     network.listen(options.socket, this.process, (transport) => this.agent.acceptApp(transport));
     network.listen(address, this.process, (transport) => this.agent.acceptPeer(transport));

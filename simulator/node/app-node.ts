@@ -3,6 +3,7 @@
 import { Client, type OwnConnection, ownConnection } from "../../clients/node/client.ts";
 import { Connection } from "../../clients/node/connection.ts";
 import { MethodServer } from "../../clients/node/method-server.ts";
+import type { ResourceClass } from "../../clients/node/resources/resource-methods.ts";
 import type { Machine } from "../world/machine.ts";
 import type { Network } from "../world/network.ts";
 import { SimProcess } from "../world/sim-process.ts";
@@ -39,6 +40,7 @@ export class AppNode {
       limits: localLimits,
       dial: () => network.dial(this.process, socket),
       clock: this.process.clock,
+      leaseClock: this.process.leaseClock,
       random: network.world.random.next,
     });
     const own: OwnConnection = { [ownConnection]: this.connection };
@@ -46,13 +48,15 @@ export class AppNode {
   }
 
   /** Serves from now on. Errors of methods that are no MethodError are the test's business. */
-  serve(methods: object): void {
+  serve(methods: object, resource?: ResourceClass): void {
     const server = new MethodServer(this.connection.retain(), methods, {
       drainTimeoutMs,
       onError: () => {},
       instance: this.#instance,
       showsErrors: true,
       isHome: true,
+      process: this.process.name,
+      resource,
     });
     this.#server = server;
     this.process.run(() => void server.start(3_600_000).catch(() => {}));

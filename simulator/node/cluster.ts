@@ -4,6 +4,7 @@
  */
 
 import type { ServicePolicy } from "@leveros/protocol/control/discovery.ts";
+import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import type { Machine } from "../world/machine.ts";
 import type { Network } from "../world/network.ts";
 import type { SimProcess } from "../world/sim-process.ts";
@@ -40,6 +41,8 @@ export class Place {
   isDraining = false;
   /** For good. */
   isGone = false;
+  /** No process of its app is left, and that is known. */
+  isAppEnded = false;
   #agents = 0;
   #apps = 0;
 
@@ -123,7 +126,10 @@ export class Cluster {
       restarts: this.#operators++,
     });
     for (const { name, policy } of this.#services.values()) operator.declare(environment, name, policy);
-    for (const place of this.places.values()) operator.upsert(keyOf(place));
+    for (const place of this.places.values()) {
+      operator.upsert(keyOf(place));
+      if (place.isAppEnded) operator.processEnded(keyOf(place));
+    }
     return operator;
   }
 
@@ -166,11 +172,15 @@ export class Cluster {
     if (!process.isAlive) return;
     process.kill();
     this.#observer.died(process.name, this.network.world.now());
-    void provenAfterMs;
+    this.network.world.after(provenAfterMs, () => {
+      place.isAppEnded = true;
+      this.#tellOperator((operator) => operator.processEnded(keyOf(place)));
+    });
   }
 
   restartApp(place: Place): void {
     if (place.isGone || place.app.process.isAlive) return;
+    place.isAppEnded = false;
     this.#services.get(place.service ?? "")?.serve(place.restartApp());
   }
 
@@ -179,10 +189,12 @@ export class Cluster {
     const { app } = place;
     place.isDraining = true;
     app.end(() => {
-      // It has exited.
+      // It has exited. Its agent goes when what it keeps for the next holders is fetched, or will not be.
       this.killApp(place, 5);
-      place.kill();
-      this.remove(place);
+      this.network.world.after(handOverFetchMs, () => {
+        place.kill();
+        this.remove(place);
+      });
     });
   }
 

@@ -1,6 +1,7 @@
 /** The operator as a process of the world: the real tables, registry and servers; it dies and comes back. */
 
 import { EndpointTables } from "@leveros/operator/core/endpoint-table.ts";
+import { OwnershipLeader } from "@leveros/operator/core/ownership/leader.ts";
 import { type InstanceKey, ServiceRegistry, type SourceInstance } from "@leveros/operator/core/service-registry.ts";
 import { DiscoveryServer } from "@leveros/operator/discovery/discovery-server.ts";
 import type { ServicePolicy } from "@leveros/protocol/control/discovery.ts";
@@ -21,21 +22,28 @@ export interface OperatorNodeOptions {
 
 export class OperatorNode {
   readonly process: SimProcess;
+  readonly leader: OwnershipLeader;
   readonly #registry: ServiceRegistry;
   readonly #discovery: DiscoveryServer;
 
-  constructor({ network, machine, restarts }: OperatorNodeOptions) {
+  constructor({ network, machine, apiServer, restarts }: OperatorNodeOptions) {
     const { world } = network;
     this.process = new SimProcess(world, machine, `operator.${restarts}`);
-    const { clock } = this.process;
-    this.#registry = new ServiceRegistry({
-      tables: new EndpointTables({
-        startVersion: Math.floor(machine.wallMs(world.now())),
-        origin: `operator-${restarts}`,
-      }),
-      clock,
+    const { clock, leaseClock } = this.process;
+    const tables = new EndpointTables({
+      startVersion: Math.floor(machine.wallMs(world.now())),
+      origin: `operator-${restarts}`,
     });
-    this.#discovery = new DiscoveryServer({ registry: this.#registry, clock });
+    this.leader = new OwnershipLeader({
+      clock,
+      leaseClock,
+      random: world.random.next,
+      store: apiServer.storeFor(this.process),
+      onSlots: (environment, service, rows) => tables.setSlots(environment, service, rows),
+    });
+    this.leader.start();
+    this.#registry = new ServiceRegistry({ tables, clock, leader: this.leader });
+    this.#discovery = new DiscoveryServer({ registry: this.#registry, clock, leader: this.leader });
     network.listen(operatorAddress, this.process, (transport) => this.#discovery.accept(transport));
   }
 
@@ -49,6 +57,11 @@ export class OperatorNode {
 
   remove(instance: InstanceKey): void {
     this.#registry.removeInstance(instance);
+  }
+
+  /** No process of the instance's app is left. */
+  processEnded({ environment, service, instance }: InstanceKey): void {
+    this.leader.processEnded(environment, service, instance);
   }
 
   kill(): void {

@@ -18,9 +18,8 @@ type TaskKind = "timer" | "input";
 
 /** A stop from within a callback. */
 interface StopWithin {
-  readonly durationMs: number;
   readonly points: number;
-  readonly onWake: () => void;
+  readonly onStop: () => void;
 }
 
 interface Task {
@@ -49,6 +48,8 @@ export class SimProcess {
   #within: { readonly seenMs: number; pointsLeft: number } | undefined;
   /** The next turn is to be stopped from within. */
   #stopWithin: StopWithin | undefined;
+  /** Ends such a stop. */
+  #wake: (() => void) | undefined;
 
   constructor(world: World, machine: Machine, name: string) {
     this.world = world;
@@ -202,17 +203,26 @@ export class SimProcess {
     this.world.after(0, next);
   }
 
-  /** The next callback is stopped within, after `points` readings of a clock and writes. */
-  stopWithin(durationMs: number, points: number, onWake: () => void): void {
-    this.#stopWithin = { durationMs, points, onWake };
+  /**
+   * The next callback is stopped within, after `points` readings of a clock and writes, until `goWithin`. `onStop` is
+   * called when it begins.
+   */
+  stopWithin(points: number, onStop: () => void): void {
+    this.#stopWithin = { points, onStop };
   }
 
-  #sleepWithin(task: Task, { durationMs, points, onWake }: StopWithin): void {
+  goWithin(): void {
+    this.#stopWithin = undefined;
+    this.#wake?.();
+  }
+
+  #sleepWithin(task: Task, { points, onStop }: StopWithin): void {
     const { world } = this;
     const seenMs = world.now();
     this.stop();
-    world.after(durationMs, () => {
-      onWake();
+    onStop();
+    this.#wake = () => {
+      this.#wake = undefined;
       if (!this.#isAlive) return;
       this.#stops--;
       if (this.isStopped) {
@@ -230,7 +240,7 @@ export class SimProcess {
         this.#order();
         this.#catchUp();
       });
-    });
+    };
   }
 
   kill(): void {
