@@ -13,6 +13,7 @@ import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { type InstanceState, operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
+import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import {
@@ -507,7 +508,11 @@ export class LocalEnvironment implements AdminSource {
     if (running === undefined) return;
     this.#running.delete(key.instance);
     // One that did not start has nothing to end.
-    const closed = running.starting.then((agent) => agent.close()).catch(() => {});
+    const isLast = this.#stopped !== undefined;
+    const closed = running.starting
+      // What the instance left is for the next holders, if there are any.
+      .then((agent) => (agent instanceof HostedAgent && !isLast ? agent.drain(handOverFetchMs) : agent.close()))
+      .catch(() => {});
     this.#closing.add(closed);
     void closed.then(() => this.#closing.delete(closed));
   }

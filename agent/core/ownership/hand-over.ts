@@ -145,25 +145,50 @@ export class HandOverReader {
   }
 }
 
+interface KeptSlot {
+  readonly epoch: number;
+  readonly handed: HandedSlot;
+  readonly timer: TimerHandle;
+  /** Until it was fetched, and for as long as somebody may try to. */
+  awaited: TimerHandle | undefined;
+}
+
 /** What was released here, for whoever holds it next. */
 export class HandOverStore {
   readonly #clock: Clock;
   readonly #memory: HandOverMemory;
-  readonly #kept = new Map<
-    number,
-    { readonly epoch: number; readonly handed: HandedSlot; readonly timer: TimerHandle }
-  >();
+  readonly #onTaken: () => void;
+  readonly #kept = new Map<number, KeptSlot>();
+  #awaitedCount = 0;
 
-  constructor(clock: Clock, memory: HandOverMemory) {
+  /** `onTaken` is called when something has been fetched, or no longer will be. */
+  constructor(clock: Clock, memory: HandOverMemory, onTaken: () => void) {
     this.#clock = clock;
     this.#memory = memory;
+    this.#onTaken = onTaken;
+  }
+
+  /** Something is still to be fetched by who holds it next, who gives up after `handOverFetchMs`. */
+  get isAwaited(): boolean {
+    return this.#awaitedCount > 0;
   }
 
   /** Keeps what the slot had under `epoch`, for `handOverKeepMs`. */
   keep(slot: number, epoch: number, handed: HandedSlot): void {
     this.#drop(slot);
     const timer = this.#clock.setTimer(() => this.#drop(slot), handOverKeepMs);
-    this.#kept.set(slot, { epoch, handed, timer });
+    const kept: KeptSlot = { epoch, handed, timer, awaited: undefined };
+    kept.awaited = this.#clock.setTimer(() => this.#taken(kept), handOverFetchMs);
+    this.#awaitedCount++;
+    this.#kept.set(slot, kept);
+  }
+
+  #taken(kept: KeptSlot): void {
+    if (kept.awaited === undefined) return;
+    this.#clock.clearTimer(kept.awaited);
+    kept.awaited = undefined;
+    this.#awaitedCount--;
+    this.#onTaken();
   }
 
   find(slot: number, epoch: number): HandedSlot | undefined {
@@ -179,14 +204,15 @@ export class HandOverStore {
     const request = decodeHandOverRequest(args);
     const { slot, epoch } = request;
     const isOurs = request.environment === environment && request.service === service;
-    const handed = isOurs ? this.find(slot, epoch) : undefined;
-    if (handed === undefined) {
+    const kept = this.#kept.get(slot);
+    if (!isOurs || kept?.epoch !== epoch) {
       throw new LeverError(
         "RESOURCE_UNAVAILABLE",
         `nothing is kept here of slot ${slot} of ${request.environment}/${request.service} under epoch ${epoch}`,
         { effect: "none" },
       );
     }
+    const { handed } = kept;
     return async (channel) => {
       for (const { message, bytes } of handed.items) {
         // Together: nothing may come between the two.
@@ -195,6 +221,9 @@ export class HandOverStore {
       const { absent, tokensSince } = handed;
       const closed: ClosedMessage = { type: "closed", slot, epoch, hasState: true, absent, tokensSince };
       await channel.send(closed);
+      // Whoever fetches ends the channel when it has all of it.
+      await channel.receive().catch(() => {});
+      this.#taken(kept);
     };
   }
 
@@ -204,6 +233,7 @@ export class HandOverStore {
     this.#kept.delete(slot);
     this.#clock.clearTimer(kept.timer);
     this.#memory.give(kept.handed.bytes);
+    this.#taken(kept);
   }
 
   close(): void {

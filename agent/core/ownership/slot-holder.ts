@@ -57,7 +57,7 @@ export interface SlotHolderOptions {
   readonly handOverBytesMax: number;
   /** The app is about to stop. */
   onLeaving(): void;
-  /** It serves no slot any more. */
+  /** `isBusy` may have become false. */
   onEmpty(): void;
 }
 
@@ -119,7 +119,7 @@ export class SlotHolder implements AppLinkOwner {
     const { clock, random, host, runtime, environment, service } = options;
     this.#boot = Array.from({ length: 4 }, () => Math.floor(random() * 0x10000).toString(36)).join("-");
     this.#memory = new HandOverMemory(options.handOverBytesMax);
-    this.#store = new HandOverStore(clock, this.#memory);
+    this.#store = new HandOverStore(clock, this.#memory, () => options.onEmpty());
     this.#fetcher = new HandOverFetcher({ host, runtime, memory: this.#memory, environment, service });
     this.#moves = new ChannelMoves(clock, random);
   }
@@ -141,9 +141,9 @@ export class SlotHolder implements AppLinkOwner {
     return count;
   }
 
-  /** Something is still to be closed by the app. */
+  /** Something is still to be closed by the app, or to be fetched by who holds it next. */
   get isBusy(): boolean {
-    return this.#app !== undefined && this.#slots.size > 0;
+    return (this.#app !== undefined && this.#slots.size > 0) || this.#store.isAwaited;
   }
 
   /** For other agents: `handOverChan`. */
