@@ -247,8 +247,9 @@ export class Client implements AsyncDisposable {
       clock,
       random,
       resumeTimeoutMs: options.resumeTimeoutMs ?? resumeTimeoutMsDefault,
-      reopen: (cursor, leftMs) =>
-        start(kept, cursor, { ...options, timeoutMs: Math.min(options.timeoutMs ?? leftMs, leftMs) }),
+      // The channel itself obeys the other signals.
+      reopen: (cursor, leftMs, signal) =>
+        start(kept, cursor, { ...options, signal, timeoutMs: Math.min(options.timeoutMs ?? leftMs, leftMs) }),
     });
     const inheritedSignal = within !== undefined && isRunning(within) ? within.signal : undefined;
     const signal = new CallCancellation(this.#openCalls, options.signal, inheritedSignal);

@@ -28,8 +28,8 @@ export interface ResumeOptions {
   readonly random: Random;
   /** How long it is tried, from the end of the channel on. */
   readonly resumeTimeoutMs: number;
-  /** Opens the channel again, within `leftMs`. Rejects with effect and kind as any opening. */
-  reopen(cursor: string | undefined, leftMs: number): Promise<RawChannel>;
+  /** Opens the channel again, within `leftMs`, unless `signal` is aborted before. Rejects as any opening. */
+  reopen(cursor: string | undefined, leftMs: number, signal: AbortSignal): Promise<RawChannel>;
 }
 
 /** The pause before the n-th try but the first is half to all of `pauseMsMin` × 2^(n-2), at most `pauseMsMax`. */
@@ -52,6 +52,8 @@ export class ResumingChannel implements ChannelPort {
   onState: ((state: ChannelState) => void) | undefined = undefined;
   readonly #options: ResumeOptions;
   readonly #controller = new AbortController();
+  /** Aborted at the end: nobody wants what is being opened. */
+  readonly #opening = new AbortController();
   /** The open channel; undefined while there is none. */
   #raw: RawChannel | undefined;
   /** Came in on channels that have ended. */
@@ -136,7 +138,7 @@ export class ResumingChannel implements ChannelPort {
     for (let failures = 0; ; failures++) {
       let raw: RawChannel;
       try {
-        raw = await this.#options.reopen(this.#cursor, Math.max(Math.ceil(leftMs()), 1));
+        raw = await this.#options.reopen(this.#cursor, Math.max(Math.ceil(leftMs()), 1), this.#opening.signal);
       } catch (thrown) {
         if (this.#hasEnded) return;
         last = LeverError.from(thrown);
@@ -181,6 +183,7 @@ export class ResumingChannel implements ChannelPort {
     this.#error = error;
     if (this.#timer !== undefined) this.#options.clock.clearTimer(this.#timer);
     this.#wake?.();
+    this.#opening.abort(error);
     const queue = this.#queue;
     this.#queue = [];
     for (const { reject } of queue) reject(error ?? closed());

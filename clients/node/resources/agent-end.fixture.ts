@@ -20,6 +20,7 @@ import {
 } from "@leveros/protocol/control/ownership.ts";
 import { decodeRegistration, type Registration } from "@leveros/protocol/control/registration.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
+import { encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { MethodError } from "@leveros/protocol/error/method-error.ts";
 import { AssemblyBudget, assemblyBytesMax } from "@leveros/protocol/invocation/assembly.ts";
@@ -61,6 +62,7 @@ export interface AppCall {
   readonly method: string;
   readonly fields: RoutingFields;
   readonly args: unknown[];
+  readonly invocation: Invocation;
 }
 
 /** One agent, from its start on. */
@@ -187,6 +189,16 @@ export class AgentEnd implements MethodHost {
     return this.messages.filter((message): message is Extract<AppMessage, { type: Type }> => message.type === type);
   }
 
+  /** Tells the app's open channels to move. */
+  move(): void {
+    for (const stream of this.#streams) if (stream.isChannel) stream.move();
+  }
+
+  /** Ends them, as when an instance is lost. */
+  reset(error: LeverError): void {
+    for (const stream of this.#streams) if (stream.isChannel) stream.reset(encodeFault(error));
+  }
+
   endHold(): void {
     this.#hold?.cancel();
   }
@@ -199,8 +211,9 @@ export class AgentEnd implements MethodHost {
 
   #run(invocation: Invocation, args: unknown[]): (...first: unknown[]) => unknown {
     const { method } = invocation.target;
-    this.calls.push({ method, fields: invocation.fields, args });
-    return (...first) => this.#world.answer(method, first[0], ...args);
+    const call: AppCall = { method, fields: invocation.fields, args, invocation };
+    this.calls.push(call);
+    return (...first) => this.#world.answer(call, first[0] as Channel);
   }
 
   describeThrown(_invocation: Invocation, thrown: unknown): string {
@@ -244,7 +257,7 @@ export class World {
   readonly reports: Report[] = [];
   readonly agents: AgentEnd[] = [];
   /** What calls from the app get. */
-  answer: (method: string, ...args: unknown[]) => unknown = () => null;
+  answer: (call: AppCall, channel: Channel) => unknown = () => null;
   readonly server: MethodServer;
   isReachable = true;
 
