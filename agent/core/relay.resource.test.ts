@@ -8,13 +8,16 @@ import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { OnUncertain, SlotRow } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
+import type { Gate } from "@leveros/protocol/session/gate.ts";
 import { encodeFields, parentIsHook, type RoutingFields } from "@leveros/protocol/session/routing-header.ts";
+import type { Session } from "@leveros/protocol/session/session.ts";
 import type { Stream } from "@leveros/protocol/session/stream.ts";
 import { slotOf } from "@leveros/protocol/target/slot.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import { describe, expect, it } from "vitest";
 import type { AgentLimits } from "./limits.ts";
+import type { ParentInvocation } from "./outgoing-fields.ts";
 import {
   type App,
   type CallOptions,
@@ -402,6 +405,23 @@ describe("a call that is refused as MOVED", () => {
     await rig.finish();
   });
 
+  it("leaves the attempts that a failure may take as many as before", async () => {
+    const rig = await rigged({ idempotent: true }, { attemptsMax: 2 });
+    for (let epoch = 1; epoch <= 6; epoch++) {
+      rig.world.setRow(slot, { holder: "x", epoch });
+      await rig.world.settle();
+      if (epoch === 1) rig.call("held");
+      await rig.world.settle();
+    }
+    rig.world.grant(slot, rig.x, 7);
+    await rig.world.settle();
+    expect(rig.ran).toEqual(["x held 1"]);
+    rig.x.cut();
+    await rig.world.advance(100);
+    expect(rig.ran).toEqual(["x held 1", "x held 1"]);
+    await rig.finish();
+  });
+
   it("has an end even if two never agree", async () => {
     const rig = await rigged();
     rig.world.grant(slot, rig.x, 5);
@@ -757,6 +777,71 @@ describe("a fence above the epoch of a call", () => {
 describe("calls made by methods", () => {
   const invoke = (rig: Rig, parent: number, value: unknown, options: CallOptions = {}) =>
     rig.call("work", value, { ...options, fields: { ...options.fields, parent } });
+
+  /** The agent has an invocation of the app, on this stream, in a slot with this gate. */
+  const running = (rig: Rig, stream: number, gate: Gate) => {
+    const [session] = rig.caller.agent.sessions;
+    const { invocations } = (session as Session).owner as { invocations: Map<number, ParentInvocation> };
+    invocations.set(stream, { slotEpoch: 3, gate, chain: undefined });
+  };
+
+  it("are taken by a holder that drains, and do not wait behind those that it refuses", async () => {
+    const rig = await rigged();
+    rig.world.grant(slot, rig.x, 5);
+    rig.x.holds.set(slot, { epoch: 5, next: 6 });
+    running(rig, 2, { isOpen: true });
+    await rig.world.settle();
+    const root = rig.call("work", "root", { timeoutMs: 1000 });
+    await rig.world.settle();
+    rig.world.setRow(slot, { issued: 6, isMoving: true });
+    await rig.world.settle();
+    const nested = invoke(rig, 2, "nested");
+    await rig.world.settle();
+    expect([root.text, nested.text, rig.ran]).toEqual(["open", "ok", ["x work nested"]]);
+    expect(rig.x.received.at(-1)?.fields.chain).toEqual(Uint8Array.of(0));
+    await rig.world.advance(2000);
+    await rig.finish();
+  });
+
+  it("do not leave once the slot is lost", async () => {
+    const rig = await rigged();
+    const gate = { isOpen: false };
+    running(rig, 2, gate);
+    rig.world.grant(slot, rig.x, 5);
+    await rig.world.settle();
+    const late = invoke(rig, 2, "late");
+    const plainCall = new Outcome(rig.app.call("work", ["plain"], { fields: { parent: 2 } }));
+    await rig.world.settle();
+    expect([late.text, plainCall.text]).toEqual(["none LEASE_LAPSED", "none LEASE_LAPSED"]);
+    // One that waited until then.
+    gate.isOpen = true;
+    rig.world.setRow(slot, { holder: "" });
+    await rig.world.settle();
+    const waiting = invoke(rig, 2, "waiting");
+    await rig.world.settle();
+    gate.isOpen = false;
+    rig.world.grant(slot, rig.x, 6);
+    await rig.world.settle();
+    expect([waiting.text, rig.x.received, rig.ran]).toEqual(["none LEASE_LAPSED", [], []]);
+    await rig.finish();
+  });
+
+  it("end half-way when the slot is lost, and are not repeated, idempotent or not", async () => {
+    const rig = await rigged({ idempotent: true });
+    const gate = { isOpen: true };
+    running(rig, 2, gate);
+    rig.world.grant(slot, rig.x, 5);
+    rig.world.latencyMs = () => 20;
+    await rig.world.settle();
+    const fields = { resource: room, parent: 2 };
+    const call = new Outcome(rig.app.call("lengthOf", [new Uint8Array(900_000)], { fields }));
+    await rig.world.advance(90);
+    expect([call.text, rig.x.received.length]).toEqual(["open", 1]);
+    gate.isOpen = false;
+    await rig.world.advance(1000);
+    expect([call.text, rig.x.received.length, rig.ran]).toEqual(["unknown LEASE_LAPSED", 1, []]);
+    await rig.finish();
+  });
 
   it("from a hook are taken by a holder that drains, unless the table says that the slot is moving", async () => {
     const rig = await rigged();
