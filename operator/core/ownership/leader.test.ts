@@ -361,6 +361,35 @@ describe("a holder that leaves", () => {
     expect(b.grants).toEqual([]);
   });
 
+  it("gives its slots up where all instances are being stopped, and they are anybody's with their state", async () => {
+    const world = new LeaderWorld({ slots: 4 });
+    const a = world.add("a");
+    await world.run(100);
+    const { epoch } = world.row(0);
+    world.leader.setDraining({ environment: "dev", service: "chat", instance: "a" }, true);
+    await world.run(100);
+    expect([a.holds.size, world.counts()]).toEqual([0, { "": 4 }]);
+    expect(world.row(0)).toMatchObject({ holder: "", epoch, isMoving: false, fence: 0 });
+    const b = world.add("b");
+    await world.run(100);
+    expect(world.counts()).toEqual({ b: 4 });
+    expect(b.grants.every(({ origin }) => origin.memory === "state")).toBe(true);
+  });
+
+  it("gives them up to whom the source expects, when that one is there", async () => {
+    const world = new LeaderWorld({ slots: 4 });
+    const a = world.add("a");
+    await world.run(100);
+    world.know("b");
+    world.leader.setDraining({ environment: "dev", service: "chat", instance: "a" }, true);
+    await world.run(5000);
+    expect(world.counts()).toEqual({ a: 4 });
+    world.add("b");
+    await world.run(100);
+    expect(world.counts()).toEqual({ b: 4 });
+    expect(a.isAlive).toBe(true);
+  });
+
   it("is given nothing that was on its way to it", async () => {
     const { world, a, b, slot, epoch, next } = await moving();
     b.leave();

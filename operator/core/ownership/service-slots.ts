@@ -366,7 +366,7 @@ export class ServiceSlots {
       if (!row.isWithdrawn) holder.hasGivenUp = true;
       row.after = [];
       row.endEpoch(epoch, origin);
-      row.free("released");
+      row.free(this.#isLeaving(holder) ? "leaving" : "released");
     } else return;
     this.#changed();
   }
@@ -498,7 +498,8 @@ export class ServiceSlots {
       for (const row of this.#rows) this.#settle(row, now);
       this.#forgetUnused();
       this.#plan(now);
-      for (const row of this.#rows) this.#act(row, now);
+      const isAnyoneExpected = this.#isAnyoneExpected();
+      for (const row of this.#rows) this.#act(row, now, isAnyoneExpected);
       this.#flush();
       this.#publish();
     }
@@ -520,15 +521,18 @@ export class ServiceSlots {
   #settle(row: SlotRow, now: ClockReading): void {
     const [former] = row.after;
     if (former?.holder.ended !== undefined) {
+      // A later incarnation proves something within its process only: what the earlier one still has under way may come
+      // out for as long as its lease runs.
+      const isOver = former.holder.ended.proof !== "successor" || former.holder.lease.leftMs(now, this.#leaseMs) <= 0;
       if (former.holder.successor !== undefined && !row.mayHaveRun) {
         // Its process has the resources still, and no other one can get them from it: they stay there.
         row.revert(now.wallMs);
-      } else {
+        this.#changed();
+      } else if (isOver) {
         row.after = [];
-        if (former.holder.ended.proof === "successor") row.endEpoch(former.epoch, { memory: "lost" });
-        else row.endUnreleased(former.epoch);
+        row.endUnreleased(former.epoch);
+        this.#changed();
       }
-      this.#changed();
     }
     const { holder } = row;
     if (holder === undefined) return;
@@ -586,6 +590,12 @@ export class ServiceSlots {
     return holder.isLeaving || record.isDraining || !record.isKnown;
   }
 
+  /** Not all instances of the service are being stopped. */
+  #isAnyoneExpected(): boolean {
+    for (const { isKnown, isDraining } of this.#instances.values()) if (isKnown && !isDraining) return true;
+    return false;
+  }
+
   #plan(now: ClockReading): void {
     const members: Member[] = [];
     for (const { instance, current } of this.#instances.values()) {
@@ -631,13 +641,24 @@ export class ServiceSlots {
   }
 
   /** Tells holders what they do not know yet. */
-  #act(row: SlotRow, now: ClockReading): void {
+  #act(row: SlotRow, now: ClockReading, isAnyoneExpected: boolean): void {
     const { slot, epoch, holder, isWithdrawn } = row;
     const connection = holder?.connection;
     if (holder === undefined || holder.ended !== undefined) return;
     if (row.isHeld) {
+      if (connection === undefined) return;
+      const isTold = row.drained?.connection === connection;
+      if (this.#isLeaving(holder)) {
+        const isStopping = holder.isLeaving || this.#record(holder.instance).isDraining;
+        if (isTold || isAnyoneExpected || !isStopping) return;
+        // Nobody will be there to take it: it would be kept until its instance is killed.
+        const next = Math.max(row.issued, epoch) + 1;
+        row.drained = { connection, next };
+        this.#outbox(connection).drains.push({ slot, epoch, next });
+        return;
+      }
+      if (!isTold) return;
       // A drain that was called off.
-      if (connection === undefined || row.drained?.connection !== connection || this.#isLeaving(holder)) return;
       row.drained = undefined;
       this.#outbox(connection).resumes.push({ slot, epoch });
       return;
@@ -890,7 +911,7 @@ export class ServiceSlots {
     if (!this.#isBusy) dueIn(this.#retryAt - clockNow);
     if (this.#isLoaded) {
       for (const holder of this.#holders.values()) {
-        if (holder.ended === undefined) dueIn(holder.lease.leftMs(now, this.#leaseMs));
+        dueIn(holder.lease.leftMs(now, this.#leaseMs));
       }
       for (const { drainDueAt, restsUntil, isWithdrawn } of this.#rows) {
         if (drainDueAt !== undefined && !isWithdrawn) dueIn(drainDueAt - clockNow);
