@@ -136,10 +136,7 @@ export class Client implements AsyncDisposable {
     const url = printUrl({ environment, port: undefined, service, resource, method: "any" });
     const targets = new Map<string, Target>();
     return makeProxy<Methods>({
-      name:
-        resource === undefined
-          ? url.slice(url.startsWith("/") ? 1 : "lever://".length, -"/any".length)
-          : url.slice(0, -"any".length),
+      name: url.slice(environment === undefined ? 1 : "lever://".length, -"/any".length),
       call: (method, args, options) => {
         let target = targets.get(method);
         if (target === undefined) {

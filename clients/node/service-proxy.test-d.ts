@@ -5,6 +5,9 @@
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Client } from "./client.ts";
+import { handOver, open } from "./resources/hooks.ts";
+import type { ResourceMemory } from "./resources/resource-methods.ts";
+import { serve } from "./serve.ts";
 import type { Remote } from "./service-proxy.ts";
 import { type StandardSchema, validated, validatedChannel } from "./validated.ts";
 
@@ -155,6 +158,83 @@ export async function channels(): Promise<void> {
   room[Symbol.asyncDispose];
   // @ts-expect-error: no function
   room.topic;
+}
+
+class Chat {
+  readonly topic = "";
+  #posts: Post[];
+  constructor(_name: string, posts: Post[] = [], _memory?: ResourceMemory) {
+    this.#posts = posts;
+  }
+  say(user: string, text: string): void {
+    this.#posts.push({ user, text });
+  }
+  async history(): Promise<Post[]> {
+    return this.#posts;
+  }
+  async joinChan(channel: Channel<string, Post>, user: string) {
+    for await (const text of channel) await channel.send({ user, text }, { cursor: text });
+  }
+  async [open](_posts: Post[] | undefined, _memory: ResourceMemory) {}
+  [handOver]() {
+    return this.#posts;
+  }
+  async [Symbol.asyncDispose]() {}
+  private secret(): void {
+    this.hidden();
+  }
+  protected hidden(): void {
+    this.secret();
+  }
+}
+
+class Named {
+  readonly #name: string;
+  constructor(name: string) {
+    this.#name = name;
+  }
+  name() {
+    return this.#name;
+  }
+}
+
+class Numbered {
+  constructor(readonlyName: number) {
+    String(readonlyName);
+  }
+}
+
+export async function resources(): Promise<void> {
+  const room = client.resource<Chat>("chat", "room-7");
+  same<typeof room, Remote<Chat>>(true);
+  same<typeof room.say, (user: string, text: string) => Promise<void>>(true);
+  same<typeof room.history, () => Promise<Post[]>>(true);
+  same<typeof room.joinChan, (user: string) => Promise<Channel<Post, string>>>(true);
+  const channel = await room.with({ resume: true, resumeTimeoutMs: 5000 }).joinChan("Ada");
+  channel.onstate = (state) => same<typeof state, "open" | "resuming" | "discontinuity" | "closed">(true);
+  await channel.send("hi");
+
+  // @ts-expect-error: a resource has a name
+  client.resource<Chat>("chat");
+  // @ts-expect-error: hooks are not for callers
+  room[handOver];
+  // @ts-expect-error: hooks are not for callers
+  room[open];
+  // @ts-expect-error: hooks are not for callers
+  room[Symbol.asyncDispose];
+  // @ts-expect-error: no such member of the remote
+  room.secret;
+  // @ts-expect-error: no such member of the remote
+  room.hidden;
+  // @ts-expect-error: no function
+  room.topic;
+
+  await serve({}, { resource: Chat });
+  await serve({ hello: () => "hi" }, { resource: Named, resourcesMax: 10 });
+  // @ts-expect-error: an object is no class
+  await serve({}, { resource: new Named("a") });
+  // @ts-expect-error: a resource's name is text
+  await serve({}, { resource: Numbered });
 }
 
 export async function generics(): Promise<void> {

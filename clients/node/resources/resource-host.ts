@@ -716,8 +716,13 @@ export class ResourceHost implements HoldChannelHandler {
     return object;
   }
 
-  /** Undefined if it is open at once. Throws and rejects with HOOK_FAILED. */
+  /** Undefined if it is open at once. Throws MOVED; throws and rejects with HOOK_FAILED. */
   #openObject(slot: Slot, name: string, object: ResourceObject): Promise<void> | undefined {
+    // The process may have been stopped since the call came in, and the resource may be open elsewhere.
+    if (!slot.takesCalls || (slot.gate !== undefined && this.#lease.admitLeftMs <= 0)) {
+      this.#forget(slot, name, object);
+      throw movedTo(slot.epoch);
+    }
     const context = this.#hookContext("constructor", slot, name);
     const state = slot.states.get(name);
     const memory: ResourceMemory = state === undefined ? slot.absent : "state";
