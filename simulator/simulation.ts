@@ -120,6 +120,9 @@ const load: Load = {
 };
 
 const service = "rooms";
+/** Until there are instances, and holders. */
+const warmUpMs = 2000;
+
 /** Whoever is told that nothing was done tries again. */
 async function callUntilItWorks(caller: Caller, room: string): Promise<void> {
   const { process, observer } = caller;
@@ -189,8 +192,10 @@ export async function simulateSeed({ seed, minutes, onLine }: SimulationOptions)
     load: { ...load, ...weather.load },
     isOver,
   };
-  startCalling(caller);
-  world.after(3000, () => faults.begin());
+  world.after(warmUpMs, () => {
+    startCalling(caller);
+    faults.begin();
+  });
   const isViolated = () => checker.violations.length > 0;
   await world.run(endsAtMs, isViolated);
   if (!isViolated()) {

@@ -95,8 +95,8 @@ export async function callOnce(
   observer.called({ atMs: process.seenNow(), call, resource: room, timeoutMs, caller: process.name, token });
   let answer: CallAnswer;
   try {
-    const { mark } = await client.invoke<Result>(roomUrl(room, method), [task], options);
-    answer = { atMs: process.seenNow(), call, error: undefined, run: runOf(mark) };
+    const { run } = await client.invoke<Result>(roomUrl(room, method), [task], options);
+    answer = { atMs: process.seenNow(), call, error: undefined, run };
   } catch (error) {
     answer = { atMs: process.seenNow(), call, error: callError(error), run: undefined };
   }

@@ -28,8 +28,10 @@ export interface Task {
 }
 
 export interface Result {
-  readonly mark: string;
+  readonly run: number;
   readonly count: number;
+  /** Not of an outcome that is remembered for a token: it may be told by others later, by right. */
+  readonly mark?: string;
 }
 
 /** A message of a channel. */
@@ -178,13 +180,13 @@ class Room {
     const count = this.#count;
     try {
       const { process, store } = this.#around;
-      const { signal } = context();
+      const { signal, token } = context();
       await store.write(process, this.#name, this.#epoch);
       if (task.isStubborn === true) await sleep(process, task.ms);
       else if (task.ms > 0 && !(await sleepUnless(process, task.ms, signal))) throw signal.reason;
       const [next, ...through] = task.through ?? [];
       if (next !== undefined) await this.#pass(run, next, { ...task, through });
-      return { mark: markOf(run), count };
+      return { run, count, ...(token === undefined && { mark: markOf(run) }) };
     } finally {
       this.#end(run);
     }
@@ -213,7 +215,7 @@ class Room {
           atMs: process.seenNow(),
           call,
           error: undefined,
-          run: runOf((result as Result).mark),
+          run: (result as Result).run,
         });
         return result;
       },

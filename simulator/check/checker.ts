@@ -258,6 +258,10 @@ export class Checker implements Observer {
     this.#count(`opened ${event.memory}`);
     const resource = this.#resource(event.resource);
     const { name, lastRun, lastOpen, lastClose } = resource;
+    if (lastOpen !== undefined && lastOpen.epoch > event.epoch) {
+      const text = `${name}: ${event.app} opens epoch ${event.epoch} after ${lastOpen.app} has opened ${lastOpen.epoch}`;
+      return this.#violated("1a", event.atMs, text);
+    }
     resource.lastOpen = event;
     resource.lastClose = undefined;
     const what = `${name}: ${event.app} opens epoch ${event.epoch}`;

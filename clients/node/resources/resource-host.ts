@@ -914,13 +914,18 @@ export class ResourceHost implements HoldChannelHandler {
 
   // ---------------------------------------------------------------- the end
 
-  /** Has the slots moved away; resolves when none is left, and when nobody is there who could take them. */
-  leave(): Promise<void> {
+  /**
+   * Has the slots moved away; resolves when none is left and what was in them has been handed over, and when nobody is
+   * there who could take them.
+   */
+  async leave(): Promise<void> {
     this.#isLeaving = true;
     for (const slot of this.#slots.values()) slot.drainingWith = leaving();
-    if (!this.#holdsAny) return Promise.resolve();
-    this.#hold?.send({ type: "leaving" });
-    return new Promise((resolve) => this.#whenEmpty.push(resolve));
+    if (this.#holdsAny) {
+      this.#hold?.send({ type: "leaving" });
+      await new Promise<void>((resolve) => this.#whenEmpty.push(resolve));
+    }
+    await this.#hold?.flushed();
   }
 
   get #holdsAny(): boolean {
