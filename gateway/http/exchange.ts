@@ -107,8 +107,8 @@ async function run(answer: Answer, channel: RawChannel, lineBytesMax: number): P
   const { body } = answer;
   let failure: LeverError | MethodError | undefined;
   const forwarding = forward(body, channel, lineBytesMax).catch((error: unknown) => {
-    // The channel's own error is what the loop below gets too.
-    if (channel.error === undefined) {
+    // The channel's own error is what the loop below gets too, and that it moves, once it has read the rest.
+    if (channel.error === undefined && !channel.isMoving) {
       failure = LeverError.from(error).withEffect("ran");
       // What came before a bad line still reaches the method; of a client that has gone nobody waits for that.
       if (failure.reason === "CANCELLED") channel.cancel(failure);

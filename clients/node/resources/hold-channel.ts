@@ -63,6 +63,7 @@ export class HoldChannel {
   #urgent: Encoded[] = [];
   #queue: QueuedEntry[] = [];
   #isSending = false;
+  #whenFlushed: (() => void)[] = [];
   /** Came in before the `open` that they belong to. */
   #items: ReceivedItem[] = [];
   #itemBytes = 0;
@@ -97,6 +98,28 @@ export class HoldChannel {
     this.#pump();
   }
 
+  /** Resolves when all that was sent has been handed to the transport, or never will be. */
+  flushed(): Promise<void> {
+    if (this.#isOver || this.#raw === undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#whenFlushed.push(resolve);
+      this.#checkFlushed();
+    });
+  }
+
+  #checkFlushed(): void {
+    if (this.#whenFlushed.length === 0) return;
+    const raw = this.#raw;
+    if (this.#isOver || raw === undefined) return this.#settleFlushed();
+    if (!this.#isSending) raw.whenSent(() => this.#settleFlushed());
+  }
+
+  #settleFlushed(): void {
+    const waiting = this.#whenFlushed;
+    this.#whenFlushed = [];
+    for (const resolve of waiting) resolve();
+  }
+
   close(): void {
     this.#raw?.close();
     this.#over(new LeverError("CANCELLED", "this process stops serving", { effect: "none" }));
@@ -118,6 +141,7 @@ export class HoldChannel {
     const queue = this.#queue;
     this.#queue = [];
     for (const { onGone } of queue) onGone?.();
+    this.#settleFlushed();
     this.#items = [];
     this.#handler.onEnd(
       this,
@@ -153,6 +177,7 @@ export class HoldChannel {
       // The channel has ended, which is heard of in another way.
     }
     this.#isSending = false;
+    this.#checkFlushed();
   }
 
   async #read(raw: RawChannel): Promise<void> {
