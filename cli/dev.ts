@@ -49,10 +49,10 @@ async function run(flags: DevFlags, stop: StopRequest): Promise<number> {
       env: flags.env,
       agents: flags.agent,
       onMessage: (line) => console.error(err.yellow(line)),
-      onRegistered: ({ environment, service, instance }, { methods }) => {
+      onRegistered: ({ environment, service, instance }, { methods, resources }) => {
         const names = methods.map(({ name }) => name);
         console.log(out.dim(`${instance} serves ${names.join(", ") || "no methods"}`));
-        services.registered(environment, service, names);
+        services.registered(environment, service, names, resources);
       },
     },
     plans.plans,
@@ -156,6 +156,7 @@ function refused(problems: readonly ManifestProblem[], outcome: string): boolean
 interface DevService extends ServedService {
   readonly replicas: number;
   methods: readonly string[];
+  resources: boolean;
   /** Instances that have registered: those that have ended since count too. */
   registrations: number;
 }
@@ -176,6 +177,7 @@ class Services {
       name: metadata.name,
       replicas: spec.replicas,
       methods: [],
+      resources: false,
       registrations: 0,
     }));
     this.allServe = new Promise((resolve) => {
@@ -187,10 +189,11 @@ class Services {
     this.#check();
   }
 
-  registered(environment: string, name: string, methods: readonly string[]): void {
+  registered(environment: string, name: string, methods: readonly string[], resources: boolean): void {
     const service = this.all.find((each) => each.environment === environment && each.name === name);
     if (service === undefined) return;
     service.methods = methods;
+    service.resources = resources;
     service.registrations++;
     this.#check();
   }

@@ -1,7 +1,7 @@
 /** `lever explain`: where one resource is, and why. */
 
 import type { ExplainReport } from "@leveros/operator/admin/admin-report.ts";
-import { parseUrl } from "@leveros/protocol/target/lever-url.ts";
+import { type LeverUrl, parseUrl } from "@leveros/protocol/target/lever-url.ts";
 import type { Command } from "commander";
 import { LeverError } from "leveros";
 import { environmentDefault } from "./call-options.ts";
@@ -47,11 +47,18 @@ export interface ResourceName {
 /** Throws INVALID_URL. */
 export function resourceOf(url: string, environment: string): ResourceName {
   // Without a method the URL ends in the slash before it.
-  const named = parseUrl(url.endsWith("/") ? `${url}any` : url, { allowPort: true });
-  if (named.resource !== undefined) {
+  const parse = (text: string) => parseUrl(text, { allowPort: true });
+  let named: LeverUrl | undefined;
+  try {
+    named = parse(url.endsWith("/") ? `${url}any` : url);
+  } catch (error) {
+    // Most names of resources are none of methods.
+    if ((LeverError.from(error).details as { part?: unknown } | undefined)?.part !== "method") throw error;
+  }
+  if (named?.resource !== undefined) {
     return { environment: named.environment ?? environment, service: named.service, resource: named.resource };
   }
-  const hint = url.endsWith("/") ? "" : `; to name the resource ${JSON.stringify(named.method)} end it with a slash`;
+  const hint = /[^/]\/[^/]+$/.test(url) ? "; end it with a slash" : "";
   throw new LeverError(
     "INVALID_URL",
     `${url} names no resource, expected lever://<environment>/<service>/<resource>/${hint}`,

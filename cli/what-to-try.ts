@@ -15,6 +15,8 @@ export interface ServedService {
   readonly name: string;
   /** Names of its methods; empty while no instance has registered any. */
   readonly methods: readonly string[];
+  /** Its methods may be those of resources. */
+  readonly resources: boolean;
 }
 
 /** What is known of this repository's examples: the methods that make one known, and lines for them. */
@@ -39,12 +41,25 @@ const examples: Readonly<Record<string, { readonly methods: readonly string[]; l
     methods: ["putChan"],
     lines: ({ chan }) => [`head -c 10000000 /dev/urandom | ${chan("putChan", "--bytes")}`],
   },
+  chat: {
+    methods: ["joinChan", "history", "say"],
+    lines: ({ chan, invoke, explain }) => [
+      chan("room-7/joinChan", `'"Ada"'`),
+      invoke("room-7/history", ""),
+      explain("room-7"),
+    ],
+  },
+  payments: {
+    methods: ["charge", "receipt"],
+    lines: ({ invoke, explain }) => [invoke("account-7/charge", "1250 --token order-4711"), explain("account-7")],
+  },
 };
 
 interface Lines {
   curl(method: string, args: string): string;
   invoke(method: string, args: string): string;
   chan(method: string, args: string): string;
+  explain(resource: string): string;
 }
 
 /** The order in which examples are shown. */
@@ -62,6 +77,9 @@ export function linesToTry(services: readonly ServedService[], doors: Doors): st
   const others = services
     .filter((service) => !isExample(service))
     .flatMap((service) => {
+      if (service.methods.length === 0) return [];
+      // Which of the methods are a resource's is not known here.
+      if (service.resources) return [linesFor(service, doors).explain("any-name")];
       const method = service.methods.find((name) => !isStreamingName(name));
       return method === undefined ? [] : [linesFor(service, doors).invoke(method, "")];
     });
@@ -78,6 +96,7 @@ function linesFor({ environment, name }: ServedService, { host, httpPort, port }
       `-H 'content-type: application/json' -d '${args}'`,
     invoke: (method, args) => lever("invoke", method, args),
     chan: (method, args) => lever("chan", method, args),
+    explain: (resource) => lever("explain", `${resource}/`, ""),
   };
 }
 
