@@ -37,17 +37,24 @@ export class Ledger {
 
   /** Books once for each token: a repeat gets the first receipt, whatever became of the first call. */
   charge(account: string, epoch: number, token: string, cents: number): Receipt {
-    const { changes } = this.#database
+    this.#database
       .prepare(
         `INSERT INTO payment (token, account, cents)
          SELECT ?3, name, ?4 FROM account WHERE name = ?1 AND epoch = ?2
          ON CONFLICT (token) DO NOTHING`,
       )
       .run(account, epoch, token, cents);
-    const row = this.#database.prepare("SELECT id, account, cents FROM payment WHERE token = ?").get(token);
+    const receipt = this.find(account, token);
     // Nothing was booked now, and nothing before.
-    if (changes === 0 && row === undefined) throw new Error(`${account} has had a later holder than epoch ${epoch}`);
-    if (row?.account !== account) throw new Error(`token ${token} belongs to a payment of another account`);
+    if (receipt === undefined) throw new Error(`${account} has had a later holder than epoch ${epoch}`);
+    return receipt;
+  }
+
+  /** What was booked for the token. */
+  find(account: string, token: string): Receipt | undefined {
+    const row = this.#database.prepare("SELECT id, account, cents FROM payment WHERE token = ?").get(token);
+    if (row === undefined) return undefined;
+    if (row.account !== account) throw new Error(`token ${token} belongs to a payment of another account`);
     return { payment: Number(row.id), cents: Number(row.cents) };
   }
 
