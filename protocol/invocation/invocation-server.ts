@@ -371,7 +371,7 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     const { token, tokenTime, resource = "" } = this.#fields;
     if (memory === undefined || token === undefined || this.#stream.isChannel) return this.#run(args);
     const { budget, wheel } = this.#server.options;
-    const call: TokenCall = { resource, method: this.target.method, token, timeMs: tokenTime ?? 0 };
+    const call: TokenCall = { resource, method: this.target.method, token, timeMs: tokenTime };
     let kept: ReturnType<typeof keep>;
     const onOutcome: OutcomeListener = (outcome) => {
       this.#stopWaiting?.();

@@ -22,8 +22,8 @@ export interface TokenCall {
   readonly resource: string;
   readonly method: string;
   readonly token: string;
-  /** When the token was made, wall-clock ms. */
-  readonly timeMs: number;
+  /** When the token was made, wall-clock ms; undefined: the caller does not say, and nothing is promised over a crash. */
+  readonly timeMs: number | undefined;
 }
 
 /** A reply: its flags, and its item. */
@@ -94,7 +94,8 @@ export class TokenMemory {
       waiting.add(onOutcome);
       return "wait";
     }
-    if (this.#sinceMs > 0 && call.timeMs < this.#sinceMs + this.#options.skewMs) {
+    const { timeMs } = call;
+    if (this.#sinceMs > 0 && timeMs !== undefined && timeMs < this.#sinceMs + this.#options.skewMs) {
       throw new LeverError(
         "TOKEN_MEMORY_LOST",
         `the token ${JSON.stringify(call.token)} may have been used before the memory of this instance began`,
@@ -178,7 +179,9 @@ export class TokenMemory {
       budget.tokens--;
       budget.bytes -= bytes;
       // A token that was made no later may be the forgotten one.
-      this.#sinceMs = Math.max(this.#sinceMs, outcome.timeMs - this.#options.skewMs + 1);
+      if (outcome.timeMs !== undefined) {
+        this.#sinceMs = Math.max(this.#sinceMs, outcome.timeMs - this.#options.skewMs + 1);
+      }
     }
   }
 

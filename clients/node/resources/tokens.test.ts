@@ -182,6 +182,17 @@ describe("the memory", () => {
     expect(runs).toHaveLength(1);
   });
 
+  it("takes a token of which its caller says no time for a new one", async () => {
+    world = await World.start(Account);
+    world.agent.open(world.slot("a"), 1, { absent: "lost", tokensSince: wallStartMs });
+    await world.settle();
+    const first = new Outcome(world.agent.call("a", "charge", [1], { token: "t" }));
+    await world.settle();
+    const again = new Outcome(world.agent.call("a", "charge", [1], { token: "t" }));
+    await world.settle();
+    expect([first.value, again.value]).toEqual([{ run: 1 }, { run: 1 }]);
+  });
+
   it("of plain methods is the process's: older tokens are not run", async () => {
     world = await World.start(undefined, new Account());
     const old = await settled(undefined, "charge", [1], { token: "t", tokenTime: wallStartMs - 1 });
