@@ -37,13 +37,13 @@ export class AgentLinks implements Disposable {
     }
   }
 
-  /** All links to the instances of a service. */
-  to(service: string): TcpProxy[] {
+  /** All links to the instances of a service, or to one of them. */
+  to(name: string): TcpProxy[] {
     const found: TcpProxy[] = [];
     for (const [instance, proxies] of this.#proxies) {
-      if (instance.startsWith(`${service}-`)) found.push(...proxies.values());
+      if (instance === name || instance.startsWith(`${name}-`)) found.push(...proxies.values());
     }
-    if (found.length === 0) throw new Error(`no agent of ${service} has a link`);
+    if (found.length === 0) throw new Error(`no agent of ${name} has a link`);
     return found;
   }
 
