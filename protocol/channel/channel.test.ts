@@ -6,7 +6,9 @@ import { decodeFault } from "../error/fault.ts";
 import { Flag, FrameType } from "../frame/frame.ts";
 import { messageBytesHardMax } from "../invocation/item-limits.ts";
 import { eventually, openPayload, RawRig, Rig, rejection } from "../session/rig.fixture.ts";
+import type { Stream } from "../session/stream.ts";
 import { memoryTransportPair } from "../transport/memory-transport.ts";
+import { RawChannel } from "./channel.ts";
 
 const clock = runtimeClock(globalThis);
 const KiB = 1024;
@@ -110,4 +112,102 @@ test("a channel disposed of with `await using` closes", async () => {
   await eventually(() => rig.facts.seen.length === 2, "the method reads to the end");
   expect(rig.facts.seen).toEqual([1, "end"]);
   await rig.close();
+});
+
+test("a method's cursor stands in front of its message, on the first fragment only", async () => {
+  const rig = new Rig(memoryTransportPair(clock), clock);
+  const { raw, method } = await openedTo(rig);
+  const large = new Uint8Array(40_000).fill(7);
+  await method.send({ bytes: Uint8Array.of(1, 2), form: "bytes" }, "c1");
+  await method.send({ bytes: large, form: "bytes" }, "ü");
+  await method.send({ bytes: new Uint8Array(0), form: "bytes" }, "c3");
+  await method.send({ bytes: Uint8Array.of(3), form: "bytes" });
+  for (const [cursor, bytes] of [
+    ["c1", Uint8Array.of(1, 2)],
+    ["ü", large],
+    ["c3", new Uint8Array(0)],
+    [undefined, Uint8Array.of(3)],
+  ] as const) {
+    const { value } = await raw.receive();
+    expect([value?.cursor, value?.form]).toEqual([cursor, "bytes"]);
+    expect(Buffer.compare(value?.bytes as Uint8Array, bytes)).toBe(0);
+  }
+  const messages = rig.server.written.filter(({ type }) => type === FrameType.Message);
+  expect(messages.map(({ flags, head }) => [flags & ~Flag.Bytes, ...head.subarray(0, 4)])).toEqual([
+    [Flag.Cursor, 2, 0x63, 0x31, 1],
+    [Flag.Cursor | Flag.More, 2, 0xc3, 0xbc, 7],
+    [0, 7, 7, 7, 7],
+    [Flag.Cursor, 2, 0x63, 0x33],
+    [0, 3],
+  ]);
+  raw.cancel();
+});
+
+/** A channel whose method's end is the test's. */
+async function openedTo(rig: Rig): Promise<{ raw: RawChannel; method: RawChannel; stream: Stream }> {
+  let stream: Stream | undefined;
+  rig.server.onOpen = (opened) => {
+    stream = opened;
+    opened.accept(new Uint8Array(2));
+    method = new RawChannel(opened, rig.server.budget);
+    opened.handler = method;
+  };
+  let method: RawChannel | undefined;
+  const raw = await rig.client.open("watchChan");
+  return { raw, method: method as unknown as RawChannel, stream: stream as unknown as Stream };
+}
+
+test("a channel that moves ends its direction behind what was sent, and reads up to the other end", async () => {
+  const rig = new Rig(memoryTransportPair(clock), clock);
+  const { raw, method, stream } = await openedTo(rig);
+  const item = (byte: number) => ({ bytes: Uint8Array.of(byte), form: "bytes" }) as const;
+  await raw.send(item(1));
+  await method.send(item(2));
+  stream.move();
+  await eventually(() => raw.isMoving, "MOVE arrives");
+  expect(await rejection(raw.send(item(3)))).toMatchObject({ reason: "MOVED", effect: "ran" });
+  expect(raw.trySend(item(3))).toBe(false);
+  expect((await method.receive()).value?.bytes).toEqual(Uint8Array.of(1));
+  expect(await method.receive()).toEqual({ done: true, value: undefined });
+  // The method takes its time, and has more to say.
+  expect(raw.isEnded).toBe(false);
+  await method.send(item(4));
+  method.close();
+  for (const byte of [2, 4]) expect((await raw.receive()).value?.bytes).toEqual(Uint8Array.of(byte));
+  expect(await rejection(raw.receive())).toMatchObject({ reason: "MOVED", effect: "ran" });
+  expect(raw.signal.aborted).toBe(true);
+  expect(method.error).toBeUndefined();
+  await rig.idle();
+});
+
+test("one whose caller has said all, or reads no more, ends as if there were no move", async () => {
+  for (const end of ["closeWrite", "close"] as const) {
+    const rig = new Rig(memoryTransportPair(clock), clock);
+    const { raw, method, stream } = await openedTo(rig);
+    if (end === "closeWrite") raw.closeWrite();
+    else raw.stopReading();
+    stream.move();
+    method.close();
+    await eventually(() => stream.isClosed, "both directions end");
+    expect(await raw.receive()).toEqual({ done: true, value: undefined });
+    expect(raw.error).toBeUndefined();
+    await rig.idle();
+  }
+});
+
+test.each([
+  ["is longer than the message", Uint8Array.of(9, 0x63)],
+  ["has no bytes", Uint8Array.of(0, 1, 2)],
+  ["is not there", new Uint8Array(0)],
+  ["is not UTF-8", Uint8Array.of(2, 0xc3, 0x28, 1)],
+])("a cursor that %s ends the channel at its reader", async (_, payload) => {
+  const raw = new RawRig(memoryTransportPair(clock), clock);
+  raw.peer.sayHello();
+  raw.peer.send(FrameType.Open, Flag.Channel, 1, openPayload("readChan"));
+  await raw.peer.receive(FrameType.Accept);
+  raw.peer.send(FrameType.Message, Flag.Cursor | Flag.Bytes, 1, payload);
+  const reset = await raw.peer.receive(FrameType.Reset);
+  expect(decodeFault(reset.payload)).toMatchObject({ reason: "PROTOCOL_VIOLATION", effect: "ran" });
+  await eventually(() => raw.facts.seen.length === 1, "the method learns of it");
+  raw.destroy();
 });
