@@ -20,7 +20,7 @@ import { decodeRegistration, type Registration } from "@leveros/protocol/control
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
+import { AssemblyBudget, assemblyBytesMax } from "@leveros/protocol/invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
 import type { Hello, Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
@@ -161,7 +161,7 @@ export class Agent implements LinkHost {
     const { instance } = options.identity;
     if (ownership !== undefined && environment !== undefined && service !== undefined && instance !== undefined) {
       const { clock, random, wheel } = this;
-      const budget = new AssemblyBudget(this.limits.handOverBytesMax);
+      const budget = new AssemblyBudget(assemblyBytesMax);
       const runtime = { wheel, budget, now: () => clock.now() };
       const holder = new SlotHolder({
         ...ownership,

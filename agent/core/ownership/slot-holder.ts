@@ -434,9 +434,9 @@ export class SlotHolder implements AppLinkOwner {
       this.#endIncarnation();
     }
     if (app === undefined) return;
+    // The next one begins with the app's next answer.
     this.#lapses++;
     this.counters.lapses++;
-    this.#beginIncarnation(app);
   }
 
   #endIncarnation(): void {
