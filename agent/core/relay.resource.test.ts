@@ -234,7 +234,7 @@ describe("while nobody is known to hold the slot", () => {
     expect(rig.caller.agent.counts).toMatchObject({ held: 5, heldForResources: 5 });
     await rig.world.advance(1000);
     expect(calls[1]?.text).toBe("none DEADLINE_EXCEEDED");
-    expect(calls[1]?.error?.message).toContain(`slot ${slot} of dev/test, which nobody is known to hold`);
+    expect(calls[1]?.error?.message).toContain(`slot ${slot} of dev/test: nobody is known to hold it`);
     rig.world.grant(slot, rig.x, 3);
     await rig.world.settle();
     expect(calls.map((call) => call.text)).toEqual(["ok", "none DEADLINE_EXCEEDED", "ok", "ok"]);
@@ -277,6 +277,20 @@ describe("while nobody is known to hold the slot", () => {
     await rig.world.settle();
     expect(call.text).toBe("none RESOURCE_UNAVAILABLE");
     expect(rig.ran).toEqual([]);
+    await rig.finish();
+  });
+
+  it.each([
+    ["Fail" as const, "none RESOURCE_UNAVAILABLE"],
+    ["Serve" as const, "ok"],
+  ])("they are not held any longer when the service is told otherwise: %s", async (onUncertain, expected) => {
+    const rig = await rigged();
+    const call = rig.call("work");
+    await rig.world.advance(100);
+    expect(call.text).toBe("open");
+    rig.world.declare({ ownership: { onUncertain } });
+    await rig.world.settle();
+    expect(call.text).toBe(expected);
     await rig.finish();
   });
 
@@ -543,6 +557,7 @@ describe("a holder that cannot be reached", () => {
     const call = rig.call("work", 1, { timeoutMs: 4000 });
     await rig.world.advance(5000);
     expect([call.text, rig.x.received.length]).toEqual(["none DEADLINE_EXCEEDED", 20]);
+    expect(call.error?.message).toContain("NO_INSTANCES: no app");
     for (let count = 0; count < 60; count++) await rig.plain("plain");
     expect(rig.ran.filter((text) => text === "x work plain").length).toBeGreaterThan(10);
     await rig.finish();

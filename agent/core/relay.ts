@@ -100,6 +100,8 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   #movedRefusals = 0;
   /** Ids of holders that cannot be reached, where the service serves nevertheless. */
   #avoided: string[] | undefined;
+  /** Why it waited for its turn again. */
+  #lastError: LeverError | undefined;
   /** What is to come about before it is sent again: the epoch that a refusal named, and another row than this one. */
   #waitsFor: { readonly epoch: number; readonly row: SlotRow; isOver: boolean } | undefined;
 
@@ -367,7 +369,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     this.#slot = resourceHash % slots.count;
     const row = slots.rowOf(this.#slot);
     if (this.#call.startsInHook && (row.holder === "" || row.isMoving)) {
-      return this.#fail(inTransition(`slot ${row.slot} ${describe(row)}`));
+      return this.#fail(inTransition(`slot ${row.slot}: ${describe(row)}`));
     }
     slots.enter(this, this.#slot);
   }
@@ -407,8 +409,9 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
       if (instance === undefined) return this.#fail(view.whyNone());
     } else {
       return this.#fail(
-        new LeverError("RESOURCE_UNAVAILABLE", `slot ${row.slot} of ${this.#service} ${describe(row)}`, {
+        new LeverError("RESOURCE_UNAVAILABLE", `slot ${row.slot} of ${this.#service}: ${describe(row)}`, {
           effect: "none",
+          details: { slot: row.slot, epoch: row.epoch },
         }),
       );
     }
@@ -430,7 +433,10 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
   #holderFailed(attempt: FailedAttempt, error: LeverError, row: SlotRow): void {
     const isMoved = error.reason === "MOVED";
     // It would have waited on: what ends it is its time.
-    if (attempt.timeLeftMs <= 0 && error.kind === "network" && error.effect === "none") return this.onDeadline();
+    if (attempt.timeLeftMs <= 0 && error.kind === "network" && error.effect === "none") {
+      this.#lastError = error;
+      return this.onDeadline();
+    }
     if (isMoved) {
       this.#movedRefusals++;
       if (this.#call.startsInHook) return this.#fail(inTransition(error.rawMessage));
@@ -442,7 +448,10 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
       movedRefusals: this.#movedRefusals,
     });
     if (decision.retry === "inTurn") {
+      // Neither an attempt nor one that counts apart.
       this.#attempt--;
+      if (error.reason === "DRAINING") this.#drainingRefusals--;
+      this.#lastError = error;
       if (isMoved) this.#agent.observer.moved();
       else this.#agent.observer.retried(error.reason);
       return this.#waitForTurn(row, isMoved ? epochOf(error) : 0);
@@ -521,11 +530,14 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     return `${this.#view.environment}/${this.#view.service}`;
   }
 
-  /** For the error of a call whose time is over: what it waited for, if it was a resource. */
-  get #waitedFor(): string {
+  /** For the error of a call whose time is over: what became of it meanwhile, if it is for a resource. */
+  get #soFar(): string {
     const { slots } = this.#view;
-    if (slots === undefined || this.#waitsAt !== slots) return "";
-    return `: it waited for slot ${this.#slot} of ${this.#service}, which ${describe(slots.rowOf(this.#slot))}`;
+    const isWaiting = slots !== undefined && this.#waitsAt === slots;
+    const waits = isWaiting
+      ? `; it waits for slot ${this.#slot} of ${this.#service}: ${describe(slots.rowOf(this.#slot))}`
+      : "";
+    return this.#lastError === undefined ? waits : `${waits}; its last attempt ended with ${this.#lastError.message}`;
   }
 
   #stopTimer(): void {
@@ -554,7 +566,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
       "DEADLINE_EXCEEDED",
       `${isChannel ? "the channel to " : ""}${this.#route.target.text} ${
         isChannel ? "was not open" : "gave no answer"
-      } within ${Math.round(this.#deadlineAt - this.#startedAt)} ms${this.#waitedFor}`,
+      } within ${Math.round(this.#deadlineAt - this.#startedAt)} ms${this.#soFar}`,
       { effect: this.#isAnswered ? "ran" : hasLeft ? "unknown" : "none" },
     );
     this.#endAttempt(error, error.reason);
@@ -749,10 +761,8 @@ function inTransition(what: string): LeverError {
 }
 
 function describe(row: SlotRow): string {
-  if (row.holder === "") return `nobody is known to hold (its last epoch is ${row.epoch})`;
-  return row.isMoving
-    ? `${row.holder} holds under epoch ${row.epoch} and is to give away under ${row.issued}`
-    : `${row.holder} holds under epoch ${row.epoch}`;
+  if (row.holder === "") return `nobody is known to hold it since epoch ${row.epoch}`;
+  return `${row.holder} holds it under epoch ${row.epoch}${row.isMoving ? ", and it is moving" : ""}`;
 }
 
 /** The epoch that a refusal as MOVED tells to wait for; 0 if it names none. */

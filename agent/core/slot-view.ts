@@ -90,14 +90,17 @@ export class SlotView {
       const row = next.fence < known.fence ? { ...next, fence: known.fence } : next;
       if (isSame(row, known)) continue;
       this.#rows[index] = row;
-      if (this.#slots.has(index)) changed.push(index);
+      changed.push(index);
     }
     for (const index of changed) {
-      const slot = this.#slots.get(index) as Slot;
-      const row = this.rowOf(index);
-      for (const caller of [...slot.active]) if (slot.active.has(caller)) caller.onRow(row);
-      this.#pump(index, slot.root);
-      this.#pump(index, slot.nested);
+      const active = this.#slots.get(index)?.active;
+      for (const caller of [...(active ?? [])]) if (active?.has(caller) === true) caller.onRow(this.rowOf(index));
+    }
+    if (this.#waiting === 0) return;
+    // All of them: what is due may also depend on the policy, which has come with the rows.
+    for (const [index, { root, nested }] of this.#slots) {
+      this.#pump(index, root);
+      this.#pump(index, nested);
     }
   }
 

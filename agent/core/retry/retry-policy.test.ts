@@ -171,6 +171,7 @@ describe("decideHolderRetry", () => {
     ["overloaded", "OVERLOADED", {}, again],
     ["overloaded, to serve", "OVERLOADED", { onUncertain: "Serve" }, again],
     ["overloaded, no budget", "OVERLOADED", { budget }, no],
+    ["it does not understand", "VERSION_UNSUPPORTED", { effect: "none", attemptEffect: "none" }, again],
     ["its hook failed", "HOOK_FAILED", {}, again],
     ["its hook failed, last attempt", "HOOK_FAILED", { attempt: attemptsMax }, no],
     ["may have run", "CONNECTION_LOST", {}, no],

@@ -129,7 +129,8 @@ export function decideHolderRetry(failed: FailedHolderAttempt): HolderDecision {
   if (isFinal(kind, reason) || !(failed.timeLeftMs > 0)) return no;
   if (effect !== "none" && !failed.isIdempotent && !failed.hasToken) return no;
   if (reason === "MOVED") return failed.movedRefusals <= movedRefusalsMax ? { retry: "inTurn", moved: true } : no;
-  const wasReached = attemptEffect !== "none" || reason === "OVERLOADED" || reason === "HOOK_FAILED";
+  const wasReached =
+    attemptEffect !== "none" || kind !== "network" || reason === "OVERLOADED" || reason === "HOOK_FAILED";
   if (!wasReached && onUncertain !== "Serve") return onUncertain === "Wait" ? { retry: "inTurn", moved: false } : no;
   const decision = decideRetry(failed);
   // Who holds it is known, and to hear from it that it cannot now is no reason to ask another.
