@@ -219,7 +219,7 @@ export class InboundRelay implements StreamHandler, ParentInvocation, SlotRelay 
   /** Counts a fragment; false if its item is larger than `bytesMax`. */
   #fits(flags: number, fragmentBytes: number, bytesMax: number): boolean {
     // Nearly every item is one frame.
-    if (this.#fromApp === undefined && (flags & Flag.More) === 0) return fragmentBytes <= bytesMax;
+    if (this.#fromApp === undefined && (flags & (Flag.More | Flag.Cursor)) === 0) return fragmentBytes <= bytesMax;
     this.#fromApp ??= new ItemCounter();
     return this.#fromApp.add(flags, fragmentBytes, bytesMax);
   }
