@@ -3,12 +3,14 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { constants } from "node:os";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
 import type { AttachReport, ExitedMessage } from "@leveros/operator/admin/admin-report.ts";
 import { type InstanceExit, ProcessSupervisor } from "@leveros/operator/local/process-supervisor.ts";
 import { commandLine } from "@leveros/operator/local/shell-line.ts";
 import { socketFolder } from "@leveros/operator/local/socket-folder.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
+import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import { type Channel, LeverError } from "leveros";
 import { connect, environmentDefault } from "./call-options.ts";
 import { exitCodeOf } from "./exit-code.ts";
@@ -22,6 +24,8 @@ const host = "127.0.0.1";
 const drainMs = 5000;
 /** How long the operator is waited for at the end. */
 const detachMs = 2000;
+/** A little more than the next holder tries to fetch what the process left. */
+const agentDrainMs = handOverFetchMs + 500;
 const lostExitCode = 3;
 
 const out = coloursOf(process.stdout);
@@ -46,7 +50,10 @@ export async function run(command: readonly string[], flags: RunFlags): Promise<
     const variables = { LEVER_AGENT: `unix://${socketPath}`, LEVER_SHOW_ERRORS: "1" };
     try {
       if (command.length === 0) return await attend(report, variables, agent, flags, lost, stop);
-      return await runProcess(command, report, variables, channel, lost, stop);
+      const exitCode = await runProcess(command, report, variables, channel, lost, stop);
+      // What it left is still to be fetched by other instances.
+      await Promise.race([agent.agent.drain(), sleep(agentDrainMs, undefined, { ref: false }), stop.askedAgain]);
+      return exitCode;
     } finally {
       agent.close();
       channel.cancel();
@@ -87,7 +94,7 @@ async function attend(
   const isLost = await Promise.race([stop.asked.then(() => false), lost.then(() => true)]);
   if (isLost) return sayLost();
   // A process that serves goes on finding an agent until its calls are through.
-  await Promise.race([agent.drain(drainMs), stop.askedAgain]);
+  await Promise.race([agent.agent.drain(), sleep(drainMs, undefined, { ref: false }), stop.askedAgain]);
   return 0;
 }
 
@@ -124,7 +131,7 @@ async function runProcess(
   // What may still run is no proof of an end: then the operator waits for the lease.
   if (exit.survivorsOf === undefined) {
     const said = channel.send({ type: "exited" }).then(() => lost);
-    await Promise.race([said.catch(() => {}), new Promise((resolve) => setTimeout(resolve, detachMs).unref())]);
+    await Promise.race([said.catch(() => {}), sleep(detachMs, undefined, { ref: false })]);
   }
   if (exit.startError !== undefined) {
     throw new LeverError("INVALID_ARGUMENTS", `${command[0]} could not be started: ${exit.startError}`, {
