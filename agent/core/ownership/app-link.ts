@@ -133,7 +133,7 @@ export class AppLink {
   /** Begins to ask; again when something has changed. */
   start(config: ConfigMessage): void {
     const known = this.#config;
-    if (known !== undefined && known.idleMs === config.idleMs && known.onLapse === config.onLapse) return;
+    if (known !== undefined && isSame(known, config)) return;
     this.#config = config;
     this.send(config);
     if (known === undefined) this.#ping();
@@ -241,4 +241,8 @@ export class AppLink {
     for (const { onSent } of this.#sending.splice(0)) onSent?.();
     this.#channel.close();
   }
+}
+
+function isSame(a: ConfigMessage, b: ConfigMessage): boolean {
+  return a.idleMs === b.idleMs && a.onLapse === b.onLapse && a.servesUncertain === b.servesUncertain;
 }

@@ -794,6 +794,21 @@ describe("a service that serves while nobody knows who holds a resource", () => 
     expect(moved(wrong)).toBe("none MOVED 6");
   });
 
+  it("begins anew when it is to keep leases from now on", async () => {
+    const { app, peer, leader } = await serving();
+    if (world.ownership !== undefined) world.ownership = { ...world.ownership, onUncertain: "Wait", idleMs: 5000 };
+    world.publish();
+    await world.settle();
+    expect(app.ofType("config").at(-1)).toMatchObject({ servesUncertain: false, idleMs: 5000 });
+    expect(app.ofType("abort").map(({ slot }) => slot)).toEqual([3, 4]);
+    const calls = [in3, { ...in3, epoch: 0 }].map((fields) => new Outcome(peer.call("echo", fields)));
+    await world.settle();
+    expect(calls.map(moved)).toEqual(["none MOVED 8", "none MOVED 1"]);
+    await world.advance(1001);
+    expect(world.leader.last.identity.incarnation).not.toBe(leader.identity.incarnation);
+    expect(world.leader.last.identity.holds).toEqual([]);
+  });
+
   it("goes on where it was when the leader is back", async () => {
     const { app, peer } = await serving();
     world.leader.isAway = true;

@@ -124,6 +124,11 @@ export class SlotHolder implements AppLinkOwner {
     this.#moves = new ChannelMoves(clock, random);
   }
 
+  /** Whoever holds what, calls are served, and there is no lease to keep. */
+  get #serves(): boolean {
+    return this.#policy?.onUncertain === "Serve";
+  }
+
   /** Slots that are served here now. */
   get heldSlots(): ServedSlot[] {
     const held: ServedSlot[] = [];
@@ -165,7 +170,7 @@ export class SlotHolder implements AppLinkOwner {
       throw this.#misrouted(epoch + 1);
     }
     const slot = this.#slots.get(xxHash32(resource) % policy.slots);
-    const serves = policy.onUncertain === "Serve";
+    const serves = this.#serves;
     if (slot === undefined) {
       if (serves && epoch === 0 && this.#app !== undefined) return undefined;
       throw this.#misrouted(epoch + 1);
@@ -207,7 +212,9 @@ export class SlotHolder implements AppLinkOwner {
 
   onTable(table: ServiceTable): void {
     this.#isPolicyKnown = true;
+    const served = this.#serves;
     if (table.policy.ownership !== undefined) this.#policy = table.policy.ownership;
+    if (this.#incarnation !== undefined && this.#serves !== served) this.#startAnew();
     for (const [slot, epoch] of this.#released) {
       if ((table.slots?.[slot]?.epoch ?? 0) > epoch) this.#released.delete(slot);
     }
@@ -273,7 +280,7 @@ export class SlotHolder implements AppLinkOwner {
       slots: policy.slots,
       idleMs: policy.idleMs,
       onLapse: policy.onLapse,
-      servesUncertain: policy.onUncertain === "Serve",
+      servesUncertain: this.#serves,
     });
   }
 
@@ -408,7 +415,7 @@ export class SlotHolder implements AppLinkOwner {
     if (incarnation === undefined || !incarnation.lease.hasBegun) return;
     const { lease } = incarnation;
     if (lease.isOver) return this.#lapsed();
-    if (lease.hasLapsed && this.#policy?.onUncertain !== "Serve") {
+    if (lease.hasLapsed && !this.#serves) {
       for (const slot of this.#slots.values()) this.#abort(slot);
       // The rest of its time is for what was begun before.
       if (this.#slots.size === 0) return this.#lapsed();
@@ -424,7 +431,7 @@ export class SlotHolder implements AppLinkOwner {
   #lapsed(): void {
     const app = this.#app;
     const incarnation = this.#incarnation;
-    if (app !== undefined && this.#policy?.onUncertain === "Serve") {
+    if (app !== undefined && this.#serves) {
       // Its slots are served on, until the next incarnation is granted them.
       this.#incarnation = undefined;
       incarnation?.leader.close();
@@ -437,6 +444,13 @@ export class SlotHolder implements AppLinkOwner {
     // The next one begins with the app's next answer.
     this.#lapses++;
     this.counters.lapses++;
+  }
+
+  /** With or without a lease is another way to hold: nothing of the former one goes on. */
+  #startAnew(): void {
+    for (const slot of this.#slots.values()) this.#abort(slot);
+    this.#endIncarnation();
+    this.#lapses++;
   }
 
   #endIncarnation(): void {
@@ -491,9 +505,9 @@ export class SlotHolder implements AppLinkOwner {
       return;
     }
     if (app === undefined || policy === undefined || lease === undefined) return this.#refuseGrant(granted);
-    const isSafe = lease.isAdmitting || policy.onUncertain === "Serve";
+    const isSafe = lease.isAdmitting || this.#serves;
     if (!isSafe || index >= policy.slots || epoch < (known?.epoch ?? 0)) return this.#refuseGrant(granted);
-    const isGated = policy.onUncertain !== "Serve";
+    const isGated = !this.#serves;
     if (known !== undefined && isGated) {
       this.#abort(known);
       this.#forget(known);
