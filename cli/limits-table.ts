@@ -1,12 +1,35 @@
 /** The one table of limits, `docs/limits.md`: every figure is read from the code that enforces it. */
 
+import { chainResourcesMax } from "@leveros/agent/core/call-chain.ts";
 import { defaultAgentLimits } from "@leveros/agent/core/limits.ts";
+import { movedRefusalsMax } from "@leveros/agent/core/retry/retry-policy.ts";
 import { lingerMsMax } from "@leveros/gateway/http/answer.ts";
 import { bodyBytesMaxDefault, defaultDoorLimits as door } from "@leveros/gateway/http/door.ts";
-import { timeoutMillisecondsMax } from "@leveros/operator/api/v1alpha1/lever-service.ts";
+import {
+  idleSecondsDefault,
+  idleSecondsMax,
+  timeoutMillisecondsMax,
+} from "@leveros/operator/api/v1alpha1/lever-service.ts";
 import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
-import { replicasMax as localReplicasMax } from "@leveros/operator/local/local-workload.ts";
-import { defaultServicePolicy, instancesPerServiceMax, subscriptionsMax } from "@leveros/protocol/control/discovery.ts";
+import { leavingMax, rebalancingMax } from "@leveros/operator/core/ownership/service-slots.ts";
+import { watchedFoldersMax } from "@leveros/operator/local/folder-watch.ts";
+import { replicasMax as localReplicasMax, replacementMsMax } from "@leveros/operator/local/local-workload.ts";
+import {
+  defaultServicePolicy,
+  instancesPerServiceMax,
+  slotsDefault,
+  slotsMax,
+  subscriptionsMax,
+} from "@leveros/protocol/control/discovery.ts";
+import {
+  handOverKeepMs,
+  hookTimeoutMs,
+  leaseMsDefault,
+  leaseMsMax,
+  leaseTimes,
+  rebalanceDrainMs,
+  resourceStateBytesMax,
+} from "@leveros/protocol/control/lease.ts";
 import { registeredMethodsMax } from "@leveros/protocol/control/registration.ts";
 import { faultDetailsBytesMax, faultMessageBytesMax } from "@leveros/protocol/error/fault.ts";
 import { framePayloadBytesMax } from "@leveros/protocol/frame/frame.ts";
@@ -18,6 +41,14 @@ import {
   resultBytesHardMax,
 } from "@leveros/protocol/invocation/item-limits.ts";
 import {
+  tokenBytesMaxOfSlot,
+  tokenBytesOfProcessMax,
+  tokenSkewMs,
+  tokensMax,
+  tokensOfProcessMax,
+  tokenWindowMs,
+} from "@leveros/protocol/invocation/token-memory.ts";
+import {
   controlBacklogBytesMax,
   defaultSessionLimits,
   headerFieldsBytesMax,
@@ -27,9 +58,12 @@ import {
   targetBytesMax,
   writeHighWaterBytes,
 } from "@leveros/protocol/session/limits.ts";
-import { tokenBytesMax } from "@leveros/protocol/session/routing-header.ts";
+import { cursorBytesMax, tokenBytesMax } from "@leveros/protocol/session/routing-header.ts";
 import { methodCharsMax, resourceBytesMax, urlCharsMax } from "@leveros/protocol/target/lever-url.ts";
 import { valueDepthMax, valueElementsMax } from "@leveros/protocol/value/limits.ts";
+import { resumeTimeoutMsDefault } from "../clients/node/call-options.ts";
+import { resourcesMaxDefault, resourcesMaxMax } from "../clients/node/method-server.ts";
+import { drainTimeoutMsDefault } from "../clients/node/serve.ts";
 import { filesMax, foldersMax } from "./manifest-files.ts";
 
 interface Limit {
@@ -58,6 +92,7 @@ function count(number: number): string {
 const { limits: service, methods } = defaultServicePolicy;
 const session = defaultSessionLimits;
 const agent = defaultAgentLimits;
+const lease = leaseTimes(leaseMsDefault);
 
 // biome-ignore format: a table is read by its rows.
 const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = [
@@ -80,9 +115,7 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "error's value (what a method throws, or a channel fails with)", value: bytes(errorValueBytesMax), setBy: "fixed", gives: "RESULT_TOO_LARGE" },
       { what: "text, and details, of an error", value: `${bytes(faultMessageBytesMax)}, ${bytes(faultDetailsBytesMax)}`, setBy: "fixed", gives: "cut, left out" },
       { what: "Lever URL", value: `${count(urlCharsMax)} characters`, setBy: "fixed", gives: "INVALID_URL" },
-      { what: "resource", value: bytes(resourceBytesMax), setBy: "fixed", gives: "INVALID_URL" },
       { what: "method's name", value: `${methodCharsMax} characters`, setBy: "fixed", gives: "INVALID_URL" },
-      { what: "idempotency token", value: bytes(tokenBytesMax), setBy: "fixed", gives: "INVALID_OPTION" },
       { what: "routing header (resource, token, trace, metadata)", value: bytes(headerFieldsBytesMax), setBy: "fixed", gives: "HEADER_TOO_LARGE" },
       { what: "methods of an app", value: count(registeredMethodsMax), setBy: "fixed", gives: "INVALID_OPTION" },
     ],
@@ -106,9 +139,39 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
     ],
   ],
   [
+    "Resources",
+    [
+      { what: "resource", value: bytes(resourceBytesMax), setBy: "fixed", gives: "INVALID_URL" },
+      { what: "slots of a service", value: count(slotsDefault), setBy: `spec.ownership.slots, at most ${count(slotsMax)}; never changes`, gives: "a problem with its place" },
+      { what: "resources of an instance", value: count(resourcesMaxDefault), setBy: `serve(…, { resourcesMax }), at most ${count(resourcesMaxMax)}`, gives: "OVERLOADED" },
+      { what: "a resource without calls or channels", value: time(idleSecondsDefault * 1000), setBy: `spec.ownership.idleSeconds, at most ${count(idleSecondsMax)} s`, gives: "it is closed, and made anew by the next call" },
+      { what: "lease of an instance that does not renew", value: time(leaseMsDefault), setBy: `spec.ownership.leaseSeconds, at most ${time(leaseMsMax)}`, gives: `nothing is admitted and methods are aborted after ${time(lease.admitMs)}, nothing leaves after ${time(lease.gateMs)} (LEASE_LAPSED), others serve after ${time(lease.leaseMs)} to 16.5 s` },
+      { what: "hook of a resource (constructor, hand-over, disposal)", value: time(hookTimeoutMs), setBy: "fixed", gives: "HOOK_FAILED; it is handed over without state" },
+      { what: "methods that run while a slot is moved for balance", value: time(rebalanceDrainMs), setBy: "fixed", gives: "the move is called off" },
+      { what: "methods that run while their instance is to end", value: time(drainTimeoutMsDefault), setBy: "serve(…, { drainTimeoutMs })", gives: "they are cut off" },
+      { what: "slots of a service that move at a time", value: `${rebalancingMax} for balance, ${leavingMax} of instances that end`, setBy: "fixed", gives: "the others wait" },
+      { what: "state that a resource hands over", value: bytes(resourceStateBytesMax), setBy: "fixed", gives: "its slot is handed over without state: \"lost\"" },
+      { what: "state handed over by an agent, together; kept for", value: `${bytes(agent.handOverBytesMax)}, ${time(handOverKeepMs)}`, setBy: "fixed", gives: "slots are handed over without state: \"lost\"" },
+      { what: "refusals of a call whose resource moves", value: count(movedRefusalsMax), setBy: "fixed; the deadline usually comes first", gives: "MOVED" },
+      { what: "resources in a chain of calls that a hook began", value: count(chainResourcesMax), setBy: "fixed", gives: "HOOK_REENTRY" },
+      { what: "cursor of a channel's message", value: bytes(cursorBytesMax), setBy: "fixed", gives: "INVALID_OPTION" },
+      { what: "a channel with resume that is opened again", value: time(resumeTimeoutMsDefault), setBy: "resumeTimeoutMs", gives: "the error that ended it" },
+    ],
+  ],
+  [
+    "Idempotency tokens",
+    [
+      { what: "token", value: bytes(tokenBytesMax), setBy: "fixed", gives: "INVALID_OPTION" },
+      { what: "for how long an outcome is remembered", value: time(tokenWindowMs), setBy: "fixed", gives: "a repeat later is TOKEN_MEMORY_LOST if it says when its token was made, else it runs" },
+      { what: "clocks of who makes tokens and who remembers them apart by", value: time(tokenSkewMs), setBy: "fixed", gives: "TOKEN_MEMORY_LOST after a crash, where the token may have run" },
+      { what: "outcomes remembered for a slot", value: `${count(tokensMax)}, ${bytes(tokenBytesMaxOfSlot)}`, setBy: "fixed", gives: "new tokens are OVERLOADED; none is forgotten early" },
+      { what: "outcomes remembered by a process", value: `${count(tokensOfProcessMax)}, ${bytes(tokenBytesOfProcessMax)}`, setBy: "fixed", gives: "new tokens are OVERLOADED; none is forgotten early" },
+    ],
+  ],
+  [
     "An agent",
     [
-      { what: "calls that wait for a table or a connection", value: count(agent.heldCallsMax), setBy: "fixed", gives: "OVERLOADED" },
+      { what: "calls that wait for a table, a connection or a resource's holder", value: count(agent.heldCallsMax), setBy: "fixed", gives: "OVERLOADED" },
       { what: "arguments kept for a retry, together", value: bytes(agent.retainedBytesMax), setBy: "fixed", gives: "no retry after the call has left" },
       { what: "attempts of a call", value: count(agent.attemptsMax), setBy: "fixed", gives: "the last error" },
       { what: "connecting to a peer", value: time(agent.dialTimeoutMs), setBy: "fixed", gives: "INSTANCE_UNREACHABLE; tried elsewhere" },
@@ -131,6 +194,8 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "a manifest file", value: `${bytes(fileBytesMax)}, ${count(documentsMax)} documents`, setBy: "fixed", gives: "a problem with its place" },
       { what: "manifests, and folders that are searched for them", value: `${count(filesMax)}, ${count(foldersMax)}`, setBy: "fixed", gives: "INVALID_OPTION" },
       { what: "a line of the input of `lever chan`", value: bytes(messageBytesHardMax), setBy: "fixed", gives: "INVALID_ARGUMENTS" },
+      { what: "folders that `lever dev --watch` watches for a service", value: count(watchedFoldersMax), setBy: "fixed", gives: "the rest is not watched; it is said" },
+      { what: "start of an instance that is to replace another", value: time(replacementMsMax), setBy: "fixed", gives: "it is given up; the other goes on" },
       { what: "local instances of a service", value: count(localReplicasMax), setBy: "fixed", gives: "an error" },
     ],
   ],
