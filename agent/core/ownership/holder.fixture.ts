@@ -500,6 +500,8 @@ export class FakeLeader {
   /** Answers renewals at once. */
   renews = true;
   isAway = false;
+  /** Takes that long to accept an incarnation. */
+  hesitation: Promise<void> | undefined;
   /** Refuses every incarnation with this. */
   refusal: LeverError | undefined;
   readonly #sessions = new Set<Session>();
@@ -508,8 +510,9 @@ export class FakeLeader {
   constructor(world: HolderWorld) {
     this.world = world;
     this.#server = world.server({
-      prepareChannel: (invocation, args) => {
+      prepareChannel: async (invocation, args) => {
         if (this.refusal !== undefined) throw this.refusal;
+        await this.hesitation;
         const identity = decodeHolderIdentity(decodeArgs(args.bytes));
         if (invocation.target.method !== ownershipMethod) throw new Error(invocation.target.text);
         return async (channel) => {

@@ -124,6 +124,24 @@ describe("an incarnation", () => {
     expect(app.ofType("abort")).toEqual([]);
   });
 
+  it("tells the leader what has become of its slots while it connected", async () => {
+    const { app, leader } = await serving();
+    leader.send({ type: "drain", slots: [{ slot: 3, epoch: 7, next: 12 }] });
+    await world.settle();
+    let accept = () => {};
+    world.leader.hesitation = new Promise((resolve) => {
+      accept = resolve;
+    });
+    world.leader.cut();
+    await world.advance(1000);
+    app.closed(3, 7);
+    await world.settle();
+    accept();
+    await world.settle();
+    expect(world.leader.last.identity.holds[0]).toEqual({ slot: 3, epoch: 7, isDraining: true });
+    expect(world.leader.last.released).toEqual(["3@7 with state"]);
+  });
+
   it("is over when the leader says so, and another one begins at once", async () => {
     const { app, peer } = await serving();
     world.leader.refusal = new LeverError("LEASE_LAPSED", "over", { effect: "none" });
@@ -315,6 +333,20 @@ describe("a lease that lapses", () => {
     expect(app.ofType("abort")).toEqual([]);
     await world.advance(200);
     expect(app.ofType("abort").length).toBe(2);
+  });
+
+  it("in a suspend shuts the gate before anything else is looked at", async () => {
+    const { app, peer } = await serving();
+    const call = new Outcome(peer.call("wait", in3));
+    const channel = await world.finish(peer.open("echoChan", in4));
+    const heard = new Outcome(channel.receive());
+    await world.settle();
+    world.suspend(14_400);
+    app.letGo("from before");
+    void channel.send("echo");
+    await world.settle();
+    expect(call.text).toBe("unknown LEASE_LAPSED");
+    expect(heard.text).toBe("ran LEASE_LAPSED");
   });
 
   it("in a suspend lets nothing out that was under way", async () => {
@@ -694,6 +726,23 @@ describe("the app's end", () => {
     await world.settle();
     app.orphans = [inSlot3 as number];
     await world.advance(1001);
+    app.kill();
+    await world.settle();
+    expect(leader.released).toEqual(["4@8"]);
+  });
+
+  it("does not believe an answer about what runs that was given before a caller went", async () => {
+    const { app, peer, leader } = await serving();
+    app.orphans = [];
+    await world.advance(1000);
+    void new Outcome(peer.call("wait", in3));
+    await world.settle();
+    app.answers = false;
+    await world.advance(1000);
+    const { n } = app.ofType("ping").at(-1) as { n: number };
+    peer.session.destroy(new LeverError("CONNECTION_LOST", "cut"));
+    app.pong(n);
+    await world.settle();
     app.kill();
     await world.settle();
     expect(leader.released).toEqual(["4@8"]);
