@@ -118,6 +118,19 @@ export class RoomLoad {
     return rooms.map((room) => first.get(room) ?? Number.POSITIVE_INFINITY).sort((a, b) => a - b);
   }
 
+  /** As `servedElsewhereAfter`, but counted from the first call of the room that was under way at `at`, or came later. */
+  waitedElsewhereAfter(at: number, instance: string, rooms: readonly string[]): number[] {
+    const start = new Map<string, number>();
+    for (const { room, sentAt, at: endedAt } of [...this.answers, ...this.failures]) {
+      if (endedAt >= at) start.set(room, Math.min(start.get(room) ?? Number.POSITIVE_INFINITY, Math.max(sentAt, at)));
+    }
+    const waited = rooms.map((room) => {
+      const [servedMs] = this.servedElsewhereAfter(at, instance, [room]) as [number];
+      return servedMs - ((start.get(room) ?? at) - at);
+    });
+    return waited.sort((a, b) => a - b);
+  }
+
   async stop(): Promise<void> {
     this.#isOver = true;
     await Promise.all(this.#lanes);
