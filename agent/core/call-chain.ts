@@ -57,7 +57,10 @@ export function encodeChain({ startsInHook, resources }: CallChain): Uint8Array 
   return bytes;
 }
 
-/** The chain in a field's bytes, of which it keeps a copy. Bits that this version does not know are skipped. Throws PROTOCOL_VIOLATION. */
+/**
+ * The chain in a field's bytes, of which it keeps a copy. Bits that this version does not know are skipped. Throws
+ * PROTOCOL_VIOLATION.
+ */
 export function decodeChain(bytes: Uint8Array): CallChain {
   const count = (bytes.length - 1) / identityBytes;
   if (!Number.isInteger(count) || count < 0 || count > chainResourcesMax) {

@@ -116,6 +116,15 @@ describe("the slots of a service", () => {
     expect(view.rowOf(0)).toEqual(held(0, 5, { holder: "", fence: 4, isMoving: true }));
   });
 
+  it("are nobody's under an epoch below the fence", () => {
+    const view = new SlotView(rows(held(0, 5, { fence: 6 })));
+    expect(view.rowOf(0)).toEqual(held(0, 5, { holder: "", fence: 6 }));
+    view.update(rows(held(0, 5)));
+    expect(view.rowOf(0)).toEqual(held(0, 5, { holder: "", fence: 6 }));
+    view.update(rows(held(0, 6)));
+    expect(view.rowOf(0)).toEqual(held(0, 6, { fence: 6 }));
+  });
+
   it("tell all who wait when there are no such slots any more", () => {
     const view = new SlotView(rows());
     const callers = [new Caller([], 1), new Caller([], 2, true)];

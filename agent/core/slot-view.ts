@@ -50,7 +50,7 @@ export class SlotView {
   #waiting = 0;
 
   constructor(rows: readonly SlotRow[]) {
-    this.#rows = [...rows];
+    this.#rows = rows.map(checked);
   }
 
   /** How many slots there are. */
@@ -87,7 +87,7 @@ export class SlotView {
       const next = rows[index] as SlotRow;
       // Another replica of the operator may be behind the last one.
       if (next === known || next.epoch < known.epoch) continue;
-      const row = next.fence < known.fence ? { ...next, fence: known.fence } : next;
+      const row = checked(next.fence < known.fence ? { ...next, fence: known.fence } : next);
       if (isSame(row, known)) continue;
       this.#rows[index] = row;
       changed.push(index);
@@ -196,6 +196,11 @@ export function unknownRow(slot: number): SlotRow {
 /** The row says that what a refusal named with `epoch` (`MOVED`) has come about, or been called off. */
 export function hasMoved(row: SlotRow, epoch: number): boolean {
   return row.issued >= epoch && (row.epoch >= epoch || !row.isMoving);
+}
+
+/** Whoever holds it under an epoch below the fence is not heard: nobody is known to hold it. */
+function checked(row: SlotRow): SlotRow {
+  return row.epoch < row.fence && row.holder !== "" ? { ...row, holder: "" } : row;
 }
 
 function isSame(a: SlotRow, b: SlotRow): boolean {
