@@ -139,7 +139,8 @@ export class Holder implements HolderRef {
   }
 
   end(end: HolderEnd, error: LeverError): void {
-    if (this.ended !== undefined) return;
+    // The end of the process ends whatever its earlier incarnations may have left under way.
+    if (this.ended !== undefined && (this.ended.proof !== "successor" || end.proof !== "process")) return;
     this.ended = end;
     this.disconnect(error);
   }

@@ -98,6 +98,8 @@ export class FaultyStore implements SlotStore {
 export interface WorldOptions {
   readonly slots?: number;
   readonly random?: () => number;
+  /** How fast the leader's clock goes. */
+  readonly rate?: number;
 }
 
 export class LeaderWorld {
@@ -114,8 +116,11 @@ export class LeaderWorld {
   readonly known = new Set<string>();
   latencyMs: () => number = () => 1;
 
-  constructor({ slots = 8, random = () => 0.5 }: WorldOptions = {}) {
+  readonly #rate: number;
+
+  constructor({ slots = 8, random = () => 0.5, rate = 1 }: WorldOptions = {}) {
     this.random = random;
+    this.#rate = rate;
     this.policy = policyOf(slots);
     this.startLeader();
   }
@@ -130,7 +135,10 @@ export class LeaderWorld {
     const leader: OwnershipLeader = new OwnershipLeader({
       clock: this.clock,
       leaseClock: {
-        read: () => ({ monotonicMs: this.clock.now(), bootMs: this.clock.now(), wallMs: this.wallMs() }),
+        read: () => {
+          const monotonicMs = this.clock.now() * this.#rate;
+          return { monotonicMs, bootMs: monotonicMs, wallMs: this.wallMs() };
+        },
       },
       random: this.random,
       store: this.store,
@@ -348,8 +356,11 @@ export class FakeHolder {
       if (this.isLeaving) this.send({ type: "leaving" });
       this.renew();
     } catch (error) {
-      this.refusals.push(error as LeverError);
-      this.#connectLater();
+      const refusal = error as LeverError;
+      this.refusals.push(refusal);
+      // Its clock may say otherwise, or it never had a lease.
+      if (refusal.reason === "LEASE_LAPSED") this.#lapse();
+      else this.#connectLater();
     }
   }
 
@@ -478,8 +489,14 @@ export class FakeHolder {
     this.#later(this.options.closeMs, () => {
       if (this.holds.get(slot) !== hold || !hold.isDraining || this.busy.has(slot)) return;
       this.holds.delete(slot);
+      this.#methodsReturned(slot);
       this.#release({ slot, epoch: hold.epoch, hasState: true });
     });
+  }
+
+  /** A slot opens and closes only when nothing of its earlier life in the same process runs any more (R7). */
+  #methodsReturned(slot: number): void {
+    this.lapsed = this.lapsed.filter((lapsed) => lapsed.slot !== slot);
   }
 
   #release(slot: ReleasedSlot): void {
@@ -554,6 +571,7 @@ export class FakeHolder {
     this.#later(this.options.openMs, () => {
       if (this.holds.get(slot) !== hold) return;
       hold.isOpen = true;
+      this.#methodsReturned(slot);
       this.send({ type: "held", slots: [{ slot, epoch }] });
     });
   }

@@ -108,6 +108,7 @@ export class OwnershipLeader {
         store,
         holdersMax,
         nextWriter: () => `${this.#name}.${++this.#writes}`,
+        isOwn: (writer) => writer.startsWith(`${this.#name}.`),
         onSlots,
         onError: onError ?? (() => {}),
       },

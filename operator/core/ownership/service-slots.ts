@@ -61,6 +61,7 @@ export interface SlotsContext {
   readonly holdersMax: number;
   /** A name for a write, different from all others. */
   nextWriter(): string;
+  isOwn(writer: string): boolean;
   onSlots(environment: string, service: string, rows: readonly PublishedRow[]): void;
   onError(environment: string, service: string, error: unknown): void;
 }
@@ -275,14 +276,14 @@ export class ServiceSlots {
   connect(identity: HolderIdentity, connection: HolderConnection): Holder {
     const record = this.#instances.get(identity.instance);
     const { incarnation, instance } = identity;
-    if (record?.ended.includes(incarnation) === true) {
+    let holder = this.#holders.get(holderKey(identity));
+    if (holder?.ended !== undefined || record?.ended.includes(incarnation) === true) {
       throw new LeverError("LEASE_LAPSED", `the incarnation ${incarnation} of ${instance} is over; begin a new one`, {
         effect: "none",
       });
     }
     const current = record?.current;
     if (current !== undefined && isEarlierIncarnation(incarnation, current.incarnation)) throw newer(instance);
-    let holder = this.#holders.get(holderKey(identity));
     if (holder === undefined) {
       const { holdersMax, leaseClock } = this.#context;
       if (this.#holders.size >= holdersMax) {
@@ -374,8 +375,9 @@ export class ServiceSlots {
   /** What an incarnation says that it has, when it has connected. */
   #takeReport(holder: Holder): void {
     const { report, instance } = holder;
-    if (report === undefined) return;
     holder.report = undefined;
+    // One that was replaced before the table was read has nothing to say any more.
+    if (report === undefined || holder.ended !== undefined || this.#record(instance).current !== holder) return;
     for (const released of report.released) this.#onReleased(holder, released);
     for (const other of this.#record(instance).holders) {
       if (other === holder || other.ended !== undefined || !other.isSameProcess(holder)) continue;
@@ -826,6 +828,12 @@ export class ServiceSlots {
     if (!this.#isLoaded) return this.#adopt(stored, this.#waitFrom as ClockReading);
     if (stored !== undefined && stored.writer === attempt?.writer)
       return this.#onWritten(stored.version, attempt.change);
+    if (stored !== undefined && this.#context.isOwn(stored.writer)) {
+      // An earlier try of this leader that was taken for lost. All that it says was known here before what is now.
+      this.#version = stored.version;
+      this.#lazyDueAt = this.#context.clock.now();
+      return;
+    }
     if (stored?.version === this.#version) {
       // What was tried is not there; if it comes yet, the next write finds another version.
       this.#lazyDueAt = this.#context.clock.now();
@@ -847,7 +855,7 @@ export class ServiceSlots {
   }
 
   #adopt(stored: StoredSlotTable | undefined, waitFrom: ClockReading): void {
-    const published = this.#rows.map((row) => row.published);
+    const before = this.#rows;
     this.#isLoaded = true;
     this.#version = stored?.version;
     this.#written = this.#change;
@@ -860,7 +868,7 @@ export class ServiceSlots {
       const rows = stored.rows.map((row) => SlotRow.restore(row, holderOf));
       if (rows.length === this.#slots) this.#rows = rows;
       else this.#outlive(rows, waitFrom);
-      for (const [slot, row] of this.#rows.entries()) row.published = published[slot] ?? row.published;
+      for (const [slot, row] of this.#rows.entries()) row.goOn(before[slot] ?? row);
     }
     for (const instance of this.#endedEarly) {
       for (const holder of this.#instances.get(instance)?.holders ?? []) this.#endProcess(holder);

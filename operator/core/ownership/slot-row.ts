@@ -189,6 +189,14 @@ export class SlotRow {
     if (this.shown.epoch <= epoch) this.shown.holder = "";
   }
 
+  /** What callers have been told by this leader stays true: nothing goes back, whatever the table says now. */
+  goOn(before: SlotRow): void {
+    this.published = before.published;
+    this.fence = Math.max(this.fence, before.fence);
+    this.issued = Math.max(this.issued, before.issued);
+    if (this.shown.epoch < this.fence) this.shown.holder = "";
+  }
+
   /** The row as callers are to see it now, if that has changed. `isWritten`: the store has the present holder. */
   publish(isWritten: boolean): PublishedRow | undefined {
     if (isWritten) {
