@@ -93,6 +93,9 @@ export class RawChannel implements StreamHandler, ChannelPort {
   #hasCursor = false;
   #isContinued: boolean | undefined;
 
+  /** Of the message that came in last, read or not: undefined before the first, empty if it had no cursor. */
+  lastCursor: string | undefined = undefined;
+
   /** At its caller: called with `closed` once it has ended. */
   onState: ((state: ChannelState) => void) | undefined = undefined;
   /** At a method that was opened again: whether it has taken the cursor. Asked when its first message or end leaves. */
@@ -350,6 +353,7 @@ export class RawChannel implements StreamHandler, ChannelPort {
   #deliver(item: ReceivedMessage): void {
     const cost = this.#owed;
     this.#owed = 0;
+    this.lastCursor = item.cursor ?? "";
     const reader = this.#readers.shift();
     if (reader === undefined) {
       this.#items.push({ item: { ...item, bytes: keptPayload(item.bytes) }, cost });

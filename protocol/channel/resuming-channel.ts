@@ -62,7 +62,7 @@ export class ResumingChannel implements ChannelPort {
   /** Sent while there was no channel. */
   #queue: QueuedMessage[] = [];
   #queuedBytes = 0;
-  /** Of the last message that came in. */
+  /** Of the last message that came in on the channels that have ended. */
   #cursor: string | undefined;
   #hasReceived = false;
   /** What comes first on the open channel says whether something is missing before it. */
@@ -121,7 +121,11 @@ export class ResumingChannel implements ChannelPort {
     for (const message of unread) {
       this.#backlog.push(message);
       this.#backlogBytes += message.bytes.length;
-      this.#cameIn(message);
+    }
+    // The last message may have gone to a reader who has not run since.
+    if (raw.lastCursor !== undefined) {
+      this.#hasReceived = true;
+      this.#cursor = raw.lastCursor === "" ? undefined : raw.lastCursor;
     }
     this.#raw = undefined;
     this.#tell("resuming");
@@ -300,7 +304,6 @@ export class ResumingChannel implements ChannelPort {
         throw error;
       }
       this.#checkContinuity(raw);
-      if (next.done !== true) this.#cameIn(next.value);
       return next;
     }
   }
@@ -309,11 +312,6 @@ export class ResumingChannel implements ChannelPort {
     if (this.#waitsForReader !== undefined && this.#backlogBytes <= backlogBytesMax) {
       void this.#resume(this.#waitsForReader);
     }
-  }
-
-  #cameIn(message: ReceivedMessage): void {
-    this.#hasReceived = true;
-    this.#cursor = message.cursor;
   }
 
   #checkContinuity(raw: RawChannel): void {
