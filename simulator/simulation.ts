@@ -8,10 +8,10 @@ import { leaseMsDefault } from "@leveros/protocol/control/lease.ts";
 import { type Caller, callOnce, type Load, startCalling } from "./app/callers.ts";
 import { FencedStore } from "./app/fenced-store.ts";
 import { marksIn } from "./app/mark.ts";
-import { roomsOf, sleep } from "./app/room.ts";
+import { plainMethods, roomsOf, sleep } from "./app/room.ts";
 import { Checker, type Violation } from "./check/checker.ts";
 import { traced } from "./check/traced-observer.ts";
-import { type FaultPlan, Faults } from "./fault/faults.ts";
+import { type FaultPlan, Faults, type FaultWeights } from "./fault/faults.ts";
 import type { AppNode } from "./node/app-node.ts";
 import { Cluster } from "./node/cluster.ts";
 import { Network } from "./world/network.ts";
@@ -42,63 +42,113 @@ interface Weather {
   readonly load: Partial<Load>;
 }
 
-const planned = { drain: 3, "scale up": 2, "scale down": 2 } as const;
+const planned = { drain: 4, "scale up": 2, "scale down": 2, evict: 2 } as const;
+const plannedLoad: Partial<Load> = {
+  stubbornRate: 0,
+  timeoutMsMin: 12_000,
+  timeoutMsMax: 20_000,
+  methodMsMax: 300,
+  nestedRate: 0.3,
+  channelMsMax: 3000,
+};
+const instances = { instancesMin: 2, instancesMax: 5 } as const;
+
+const storm: FaultWeights = {
+  ...planned,
+  "app crash": 4,
+  "app stopped": 3,
+  "app stopped within": 3,
+  "agent crash": 3,
+  "agent stopped": 3,
+  "agent stopped within": 4,
+  "operator crash": 3,
+  "operator stopped": 2,
+  "operator stopped within": 2,
+  "caller's agent crash": 1,
+  "machine suspended": 3,
+  "machine without power": 2,
+  "wall clock set": 2,
+  "app socket cut": 3,
+  "link cut": 3,
+  "link refuses": 2,
+  "link slow": 4,
+  "silent one way": 4,
+  "silent both ways": 3,
+  "machine cut off": 3,
+  "cut off from operator": 4,
+  "store unwell": 3,
+  "store slow": 1,
+};
 
 const weathers: readonly (readonly [weight: number, Weather])[] = [
   [
-    6,
+    50,
     {
       name: "storm",
       onlyPlanned: false,
-      plan: {
-        weights: {
-          ...planned,
-          evict: 1,
-          "app crash": 4,
-          "app stopped": 3,
-          "app stopped within": 3,
-          "agent crash": 3,
-          "agent stopped": 3,
-          "agent stopped within": 4,
-          "operator crash": 3,
-          "operator stopped": 2,
-          "operator stopped within": 2,
-          "caller's agent crash": 1,
-          "machine suspended": 3,
-          "machine without power": 2,
-          "wall clock set": 2,
-          "app socket cut": 3,
-          "link cut": 3,
-          "link refuses": 2,
-          "link slow": 4,
-          "silent one way": 4,
-          "silent both ways": 3,
-          "machine cut off": 3,
-          "cut off from operator": 4,
-          "store unwell": 3,
-          "store slow": 1,
-        },
-        pauseMs: 4000,
-        durationMsMax: 40_000,
-        instancesMin: 2,
-        instancesMax: 5,
-      },
+      plan: { ...instances, weights: storm, pauseMs: 4000, durationMsMax: 40_000 },
       load: {},
     },
   ],
   [
-    2,
+    20,
+    {
+      // Few things at a time, each for so long that a lease ends by it, and methods that do not care.
+      name: "leases end",
+      onlyPlanned: false,
+      plan: {
+        ...instances,
+        weights: {
+          "cut off from operator": 6,
+          "machine cut off": 2,
+          "link slow": 5,
+          "silent one way": 2,
+          "agent stopped": 2,
+          "agent stopped within": 3,
+          "app stopped": 2,
+          "machine suspended": 2,
+          "operator crash": 1,
+        },
+        pauseMs: 6000,
+        durationMsMax: 40_000,
+      },
+      load: { stubbornRate: 0.5, nestedRate: 0.4, talkers: 6, channelMsMax: 30_000 },
+    },
+  ],
+  [
+    15,
     {
       name: "planned",
       onlyPlanned: true,
-      plan: {
-        weights: { drain: 4, "scale up": 2, "scale down": 2, evict: 2 },
-        pauseMs: 5000,
-        durationMsMax: 1000,
-        instancesMin: 2,
-        instancesMax: 5,
+      plan: { ...instances, weights: planned, pauseMs: 5000, durationMsMax: 1000 },
+      load: plannedLoad,
+    },
+  ],
+  [
+    5,
+    {
+      // A leader that is gone for a moment costs nobody anything.
+      name: "leaders come and go",
+      onlyPlanned: true,
+      plan: { ...instances, weights: { "operator restart": 1 }, pauseMs: 6000, durationMsMax: 1000 },
+      load: plannedLoad,
+    },
+  ],
+  [
+    10,
+    {
+      // An app that hangs loses its resources, and nobody else does.
+      name: "apps hang",
+      onlyPlanned: false,
+      plan: { ...instances, weights: { "app hangs": 1 }, pauseMs: 9000, durationMsMax: 45_000 },
+      load: {
+        isSteady: true,
+        stubbornRate: 0,
+        timeoutMsMin: 2000,
+        timeoutMsMax: 3000,
+        methodMsMax: 200,
+        nestedRate: 0,
       },
-      load: { stubbornRate: 0, timeoutMsMin: 15_000, methodMsMax: 300, nestedRate: 0.3, channelMsMax: 3000 },
     },
   ],
 ];
@@ -116,10 +166,13 @@ const load: Load = {
   nestedRate: 0.15,
   tokenRate: 0.2,
   channelMsMax: 20_000,
-  resumes: false,
+  followers: 1,
+  isSteady: false,
 };
 
 const service = "rooms";
+/** The longest lease as seen from outside, and a call that began before its end. */
+const unservedMsMax = 16_500 + 3000 + 2500;
 /** Until there are instances, and holders. */
 const warmUpMs = 2000;
 
@@ -147,7 +200,10 @@ export async function simulateSeed({ seed, minutes, onLine }: SimulationOptions)
   const world = new World(seed, onLine);
   const { random } = world;
   const weather = random.weighted(weathers);
-  const checker = new Checker({ onlyPlanned: weather.onlyPlanned, tokensHaveTimes: true });
+  const checker = new Checker({
+    onlyPlanned: weather.onlyPlanned,
+    unservedMsMax: weather.load.isSteady === true ? unservedMsMax : Number.POSITIVE_INFINITY,
+  });
   world.onUncaught = (error, process) => {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     checker.violations.push({ promise: "no crash", atMs: world.now(), text: `${process?.name}: ${text}` });
@@ -176,7 +232,8 @@ export async function simulateSeed({ seed, minutes, onLine }: SimulationOptions)
   let numbers = 0;
   const serve = (app: AppNode) => {
     const { process } = app;
-    app.serve({}, roomsOf({ app: process.name, process, observer, store, nextNumber: () => ++numbers }));
+    const around = { app: process.name, process, observer, store, nextNumber: () => ++numbers };
+    app.serve(plainMethods(around), roomsOf(around));
   };
   const cluster = new Cluster(network, [{ name: service, policy, serve }], observer);
   for (let i = 0; i < 3; i++) cluster.addInstance(service);

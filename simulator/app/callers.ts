@@ -27,8 +27,10 @@ export interface Load {
   readonly nestedRate: number;
   readonly tokenRate: number;
   readonly channelMsMax: number;
-  /** Channels are opened again by the library when they end through no wish of theirs. */
-  readonly resumes: boolean;
+  /** Loops that keep a channel which is opened again by itself. */
+  readonly followers: number;
+  /** Each loop calls one room, all the time. */
+  readonly isSteady: boolean;
 }
 
 export interface Caller {
@@ -45,18 +47,22 @@ export interface Caller {
 export function startCalling(caller: Caller): void {
   const { load, process } = caller;
   const counter = { calls: 0, channels: 0 };
-  for (let i = 0; i < load.callers; i++) process.run(() => void callForEver(caller, counter));
+  for (let i = 0; i < load.callers; i++) {
+    const rooms = load.isSteady ? [load.rooms[i % load.rooms.length] as string] : load.rooms;
+    process.run(() => void callForEver(caller, rooms, counter));
+  }
+  for (let i = 0; i < load.followers; i++) process.run(() => void followForEver(caller, counter));
   for (let i = 0; i < load.talkers; i++) process.run(() => void talkForEver(caller, counter));
 }
 
-async function callForEver(caller: Caller, counter: { calls: number }): Promise<void> {
+async function callForEver(caller: Caller, rooms: readonly string[], counter: { calls: number }): Promise<void> {
   const { world, process, load } = caller;
   const { random } = world;
   for (;;) {
     await sleep(process, random.between(0, 2 * load.pauseMs));
     if (caller.isOver()) return;
     const call = `c${++counter.calls}`;
-    const room = random.pick(load.rooms);
+    const room = random.pick(rooms);
     const isStubborn = random.chance(load.stubbornRate);
     const ms = isStubborn
       ? random.between(0, load.stubbornMsMax)
@@ -68,17 +74,25 @@ async function callForEver(caller: Caller, counter: { calls: number }): Promise<
       : [];
     const timeoutMs = Math.round(random.between(load.timeoutMsMin, load.timeoutMsMax));
     const task: Task = { call, ms, ...(isStubborn && { isStubborn }), ...(through.length > 0 && { through }) };
-    if (through.length === 0 && random.chance(load.tokenRate)) await callWithToken(caller, room, task, timeoutMs);
-    else await callOnce(caller, room, random.chance(0.25) ? "look" : "add", task, { timeoutMs });
+    if (through.length === 0 && random.chance(load.tokenRate)) {
+      await callWithToken(caller, random.chance(0.2) ? "" : room, task, timeoutMs);
+    } else await callOnce(caller, room, random.chance(0.25) ? "look" : "add", task, { timeoutMs });
   }
 }
 
 /** Repeats the call, with the same token, for as long as it is not known whether it ran. */
 async function callWithToken(caller: Caller, room: string, task: Task, timeoutMs: number): Promise<void> {
-  const token = `t-${task.call}`;
-  for (let attempt = 1; attempt <= 3; attempt++) {
+  const { process, world } = caller;
+  const wallMs = Math.floor(process.machine.wallMs(process.seenNow()));
+  const token = world.random.chance(0.6)
+    ? // As `mintToken` makes them, on this process's clock and without its chance.
+      `l1.${wallMs.toString(36)}.${task.call.padStart(22, "-")}`
+    : `t-${task.call}`;
+  // Only resources know the tokens of those who ask again; a plain method is repeated by agents alone, where it was.
+  const [method, attemptsMax] = room === "" ? (["once", 1] as const) : (["add", 3] as const);
+  for (let attempt = 1; attempt <= attemptsMax; attempt++) {
     const call = `${task.call}.${attempt}`;
-    const { error } = await callOnce(caller, room, "add", { ...task, call }, { timeoutMs, token });
+    const { error } = await callOnce(caller, room, method, { ...task, call }, { timeoutMs, token });
     if (error === undefined || error.effect === "ran" || caller.isOver()) return;
   }
 }
@@ -86,7 +100,7 @@ async function callWithToken(caller: Caller, room: string, task: Task, timeoutMs
 export async function callOnce(
   { process, client, observer }: Caller,
   room: string,
-  method: "add" | "look",
+  method: "add" | "look" | "once",
   task: Task,
   options: CallOptions & { readonly timeoutMs: number },
 ): Promise<CallAnswer> {
@@ -115,6 +129,35 @@ async function talkForEver(caller: Caller, counter: { channels: number }): Promi
     const everyMs = Math.round(random.between(50, 400));
     const ms = random.between(0, isStubborn ? Math.max(load.channelMsMax, load.stubbornMsMax) : load.channelMsMax);
     await talk(caller, random.pick(load.rooms), { call, ms, everyMs, ...(isStubborn && { isStubborn }) });
+  }
+}
+
+async function followForEver(caller: Caller, counter: { channels: number }): Promise<void> {
+  const { world, process, load } = caller;
+  const { random } = world;
+  for (;;) {
+    await sleep(process, random.between(0, 1000));
+    if (caller.isOver()) return;
+    const call = `fo${++counter.channels}`;
+    const everyMs = Math.round(random.between(50, 400));
+    await follow(caller, random.pick(load.rooms), { call, ms: random.between(0, 3 * load.channelMsMax), everyMs });
+  }
+}
+
+async function follow({ process, client, observer, load }: Caller, room: string, task: Task): Promise<void> {
+  const options = { timeoutMs: load.timeoutMsMax, resume: true };
+  let isDiscontinuous = false;
+  try {
+    const channel = await client.openChannel<Item, Item>(roomUrl(room, "followChan"), [task], options);
+    channel.onstate = (state) => {
+      if (state === "discontinuity") isDiscontinuous = true;
+    };
+    for await (const { sequence } of channel) {
+      observer.followed({ atMs: process.seenNow(), channel: task.call, sequence, isDiscontinuous });
+      isDiscontinuous = false;
+    }
+  } catch {
+    // It could not be opened, or not again in time.
   }
 }
 

@@ -56,18 +56,18 @@ export function sleep(process: SimProcess, ms: number): Promise<void> {
   });
 }
 
-/** Resolves when the time is over or, with false, when the signal is aborted. */
-function sleepUnless(process: SimProcess, ms: number, signal: AbortSignal): Promise<boolean> {
-  if (signal.aborted) return Promise.resolve(false);
+/** Resolves when the time is over or, with false, when one of the signals is aborted. */
+function sleepUnless(process: SimProcess, ms: number, ...signals: AbortSignal[]): Promise<boolean> {
+  if (signals.some(({ aborted }) => aborted)) return Promise.resolve(false);
   return new Promise((resolve) => {
     const timer = process.clock.setTimer(() => end(true), ms);
     const onAbort = () => end(false);
     const end = (isOver: boolean) => {
       process.clock.clearTimer(timer);
-      signal.removeEventListener("abort", onAbort);
+      for (const signal of signals) signal.removeEventListener("abort", onAbort);
       resolve(isOver);
     };
-    signal.addEventListener("abort", onAbort);
+    for (const signal of signals) signal.addEventListener("abort", onAbort);
   });
 }
 
@@ -226,12 +226,28 @@ class Room {
     );
   }
 
+  /** Sends numbered messages, going on where an earlier channel has left off. */
+  async followChan(channel: Channel<Item, Item>, task: Task): Promise<void> {
+    const run = this.#start(task);
+    const { process } = this.#around;
+    const { cursor, draining } = context();
+    const pauseMs = task.everyMs ?? 200;
+    try {
+      for (let sequence = cursor === undefined ? 0 : Number(cursor) + 1; sequence * pauseMs < task.ms; sequence++) {
+        await channel.send({ sequence, mark: markOf(run) }, { cursor: String(sequence) });
+        if (!(await sleepUnless(process, pauseMs, channel.signal, draining)) && task.isStubborn !== true) return;
+      }
+    } finally {
+      this.#end(run);
+    }
+  }
+
   /** Sends numbered messages, and takes those of the caller. */
   async talkChan(channel: Channel<Item, Item>, task: Task): Promise<void> {
     const run = this.#start(task);
     const { observer, process, app } = this.#around;
     observer.channelOpened({ atMs: process.seenNow(), channel: task.call, side: "method", app, run });
-    const { signal } = context();
+    const { signal, draining } = context();
     let error: string | undefined;
     const reading = (async () => {
       for await (const { sequence } of channel) {
@@ -245,7 +261,7 @@ class Room {
       for (let sequence = 0; sequence * pauseMs < task.ms; sequence++) {
         await channel.send({ sequence, mark: markOf(run) });
         if (task.isStubborn === true) await sleep(process, pauseMs);
-        else if (!(await sleepUnless(process, pauseMs, signal))) break;
+        else if (!(await sleepUnless(process, pauseMs, signal, draining))) break;
       }
       channel.closeWrite();
       await reading;
@@ -258,6 +274,31 @@ class Room {
   }
 }
 
+/** Methods of no resource, in one process. */
+export function plainMethods({ app, process, observer, nextNumber }: Surroundings) {
+  return {
+    async once({ call, ms }: Task): Promise<Result> {
+      const run = nextNumber();
+      const { token } = context();
+      observer.started({
+        atMs: process.seenNow(),
+        run,
+        call,
+        resource: "",
+        app,
+        epoch: 0,
+        object: 0,
+        token,
+        parent: undefined,
+        isStubborn: false,
+      });
+      await sleep(process, ms);
+      observer.ended(run, process.seenNow());
+      return { run, count: 0 };
+    },
+  };
+}
+
 export function roomUrl(resource: string, method: string): string {
-  return `/rooms/${resource}/${method}`;
+  return resource === "" ? `/rooms/${method}` : `/rooms/${resource}/${method}`;
 }

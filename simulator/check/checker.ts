@@ -5,6 +5,7 @@
  * Numbers of promises are those of `docs/guarantees.md`.
  */
 
+import { mintedAtMs } from "../../clients/node/token.ts";
 import type {
   AppName,
   CallAnswer,
@@ -14,6 +15,7 @@ import type {
   ChannelItem,
   ChannelOpen,
   ChannelSide,
+  FollowedItem,
   Observer,
   ResourceClose,
   ResourceOpen,
@@ -29,8 +31,8 @@ export interface Violation {
 export interface Expectations {
   /** Only planned events come: no call fails, methods never overlap, nothing is lost. */
   readonly onlyPlanned: boolean;
-  /** Tokens carry the time of their minting, and clocks are right enough for that. */
-  readonly tokensHaveTimes: boolean;
+  /** The longest that a resource which is called all the time is not served. */
+  readonly unservedMsMax: number;
 }
 
 /** How long before another holder's first call the methods of the one before were aborted, at the least. */
@@ -94,8 +96,11 @@ export class Checker implements Observer {
   readonly #runs = new Map<number, Run>();
   readonly #resources = new Map<string, Resource>();
   readonly #calls = new Map<string, Call>();
+  readonly #lastServedMs = new Map<string, number>();
   readonly #tokens = new Map<string, Token>();
   readonly #channels = new Map<string, Channel>();
+  /** The next message of each channel that resumes. */
+  readonly #followed = new Map<string, number>();
   readonly #stops = new Map<AppName, { fromMs: number; toMs: number }[]>();
   readonly #died = new Map<AppName, number>();
 
@@ -212,7 +217,11 @@ export class Checker implements Observer {
 
   aborted(run: number, atMs: number): void {
     const known = this.#runs.get(run);
-    if (known !== undefined) known.abortedAtMs ??= atMs;
+    if (known === undefined) return;
+    known.abortedAtMs ??= atMs;
+    if (this.expectations.onlyPlanned && known.endedAtMs === undefined) {
+      this.#violated("5", atMs, `run ${run} of ${known.call} is aborted in a planned event`);
+    }
   }
 
   ended(run: number, atMs: number): void {
@@ -330,6 +339,7 @@ export class Checker implements Observer {
     const { error } = event;
     this.#count(error === undefined ? "results" : `answers ${error.reason} ${error.effect}`);
     if (error?.effect === "none" && call.runs.length > 0) this.#lied(call, call.runs[0] as Run);
+    if (error === undefined) this.#served(call.resource, event.atMs);
     const run = event.run === undefined ? undefined : this.#runs.get(event.run);
     const isOwn = run?.call === call.call || (run?.token !== undefined && run.token === call.token);
     if (event.run !== undefined && !isOwn) {
@@ -350,6 +360,14 @@ export class Checker implements Observer {
     if (run !== undefined) this.#producedLocally(run.run, call.caller, event.atMs);
   }
 
+  #served(resource: string, atMs: number): void {
+    const { unservedMsMax } = this.expectations;
+    const lastMs = this.#lastServedMs.get(resource);
+    this.#lastServedMs.set(resource, atMs);
+    if (lastMs === undefined || atMs - lastMs <= unservedMsMax) return;
+    this.#violated("liveness", atMs, `${resource} was served by nobody from ${seconds(lastMs)} on`);
+  }
+
   #stoppedMs(app: AppName, sinceMs: number): number {
     let sum = 0;
     for (const stop of this.#stops.get(app) ?? []) sum += Math.max(0, stop.toMs - Math.max(stop.fromMs, sinceMs));
@@ -367,6 +385,9 @@ export class Checker implements Observer {
     token.runs.push(run);
     const [first] = token.runs;
     if (first === undefined || first === run) return;
+    this.#count("runs of a token again");
+    // Without the time of its minting nothing is promised of it over a crash.
+    if (mintedAtMs(text) === undefined && !this.expectations.onlyPlanned) return;
     this.#violated(
       "4",
       run.atMs,
@@ -419,6 +440,19 @@ export class Checker implements Observer {
       );
     }
     direction.next = event.sequence + 1;
+  }
+
+  followed({ atMs, channel, sequence, isDiscontinuous }: FollowedItem): void {
+    this.#count("messages of channels that resume");
+    const expected = this.#followed.get(channel) ?? 0;
+    this.#followed.set(channel, sequence + 1);
+    if (isDiscontinuous) this.#count("discontinuities");
+    if (isDiscontinuous && this.expectations.onlyPlanned) {
+      this.#violated("2", atMs, `channel ${channel} resumes with a discontinuity, and its method took the cursor`);
+    }
+    const isRight = isDiscontinuous ? sequence >= expected : sequence === expected;
+    if (!isRight)
+      this.#violated("2", atMs, `channel ${channel} resumes with message ${sequence}, expected ${expected}`);
   }
 
   channelClosed(event: ChannelClose): void {

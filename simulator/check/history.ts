@@ -59,6 +59,15 @@ export interface CallMade {
   readonly token: string | undefined;
 }
 
+/** A channel that is opened again by itself got a message. */
+export interface FollowedItem {
+  readonly atMs: number;
+  readonly channel: string;
+  readonly sequence: number;
+  /** Its user was told that messages may be missing before this one. */
+  readonly isDiscontinuous: boolean;
+}
+
 export interface CallError {
   readonly reason: string;
   readonly effect: Effect;
@@ -118,6 +127,7 @@ export interface Observer {
   answered(event: CallAnswer): void;
   channelOpened(event: ChannelOpen): void;
   channelGot(event: ChannelItem): void;
+  followed(event: FollowedItem): void;
   channelClosed(event: ChannelClose): void;
   /** The store with fencing has refused a claim. */
   claimRefused(resource: string, app: AppName, epoch: number, storedEpoch: number, atMs: number): void;

@@ -21,7 +21,9 @@ export type FaultKind =
   | "agent crash"
   | "agent stopped"
   | "agent stopped within"
+  | "app hangs"
   | "operator crash"
+  | "operator restart"
   | "operator stopped"
   | "operator stopped within"
   | "caller's agent crash"
@@ -141,8 +143,13 @@ export class Faults {
       case "scale down":
         if (cluster.instances.length <= this.#plan.instancesMin) return false;
         return this.#planned(kind, place, (each) => cluster.drain(each));
-      case "evict":
-        return this.#planned(kind, place, (each) => cluster.evict(each));
+      case "evict": {
+        if (place === undefined || cluster.instances.length <= this.#plan.instancesMin) return false;
+        cluster.evict(place, true);
+        return this.#begin(kind, place.instance, this.#world.random.between(200, 6000), () =>
+          cluster.evict(place, false),
+        );
+      }
       case "app crash":
         return place !== undefined && this.#appCrash(place);
       case "app stopped":
@@ -156,7 +163,13 @@ export class Faults {
       case "agent stopped within":
         return place !== undefined && this.#stopWithin(kind, place.agent.process);
       case "operator crash":
-        return this.#operatorCrash();
+        return this.#operatorCrash(kind, random.chance(0.7) ? random.between(50, 3000) : this.#duration());
+      case "operator restart":
+        return this.#operatorCrash(kind, random.between(50, 2500));
+      case "app hangs":
+        // One at a time.
+        if (place === undefined || this.#active.size > 0) return false;
+        return this.#stop(kind, place.app.process, random.between(20_000, this.#plan.durationMsMax));
       case "operator stopped":
         return this.#stop(kind, cluster.operator.process);
       case "operator stopped within":
@@ -258,10 +271,9 @@ export class Faults {
     return true;
   }
 
-  #stop(kind: FaultKind, process: SimProcess): boolean {
+  #stop(kind: FaultKind, process: SimProcess, durationMs = this.#duration()): boolean {
     if (!process.isAlive) return false;
     const fromMs = this.#world.now();
-    const durationMs = this.#duration();
     process.stop();
     this.#cluster.wasStopped(process, fromMs, fromMs + durationMs);
     return this.#begin(kind, process.name, durationMs, () => process.go());
@@ -293,13 +305,11 @@ export class Faults {
     });
   }
 
-  #operatorCrash(): boolean {
+  #operatorCrash(kind: FaultKind, durationMs: number): boolean {
     const cluster = this.#cluster;
     if (!cluster.operator.process.isAlive) return false;
     cluster.operator.kill();
-    const { random } = this.#world;
-    const durationMs = random.chance(0.7) ? random.between(50, 3000) : this.#duration();
-    return this.#begin("operator crash", "", durationMs, () => cluster.restartOperator());
+    return this.#begin(kind, "", durationMs, () => cluster.restartOperator());
   }
 
   #suspend(place: Place): boolean {

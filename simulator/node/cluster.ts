@@ -39,6 +39,8 @@ export class Place {
   app: AppNode;
   /** It is about to end as planned. */
   isDraining = false;
+  /** It is to hold nothing, for a while. */
+  isEvicted = false;
   /** For good. */
   isGone = false;
   /** No process of its app is left, and that is known. */
@@ -55,6 +57,10 @@ export class Place {
     this.app = this.#makeApp();
   }
 
+  get address(): string {
+    return `${this.instance}:3837`;
+  }
+
   get #facts() {
     const { machine, instance } = this;
     const ofService = this.service === undefined ? {} : { service: this.service };
@@ -62,7 +68,7 @@ export class Place {
   }
 
   #makeAgent(): AgentNode {
-    return new AgentNode({ ...this.#facts, address: `${this.instance}:3837`, restarts: this.#agents++ });
+    return new AgentNode({ ...this.#facts, address: this.address, restarts: this.#agents++ });
   }
 
   #makeApp(): AppNode {
@@ -113,7 +119,7 @@ export class Cluster {
 
   /** Instances that are there and do not drain. */
   get instances(): Place[] {
-    return [...this.places.values()].filter(({ isGone, isDraining }) => !isGone && !isDraining);
+    return [...this.places.values()].filter((place) => !place.isGone && !place.isDraining && !place.isEvicted);
   }
 
   // ---------------------------------------------------------------- the operator
@@ -127,7 +133,9 @@ export class Cluster {
     });
     for (const { name, policy } of this.#services.values()) operator.declare(environment, name, policy);
     for (const place of this.places.values()) {
-      operator.upsert(keyOf(place));
+      // As tables that outlive an operator say.
+      const wasServing = place.app.process.isAlive && place.agent.process.isAlive;
+      operator.upsert({ ...sourceOf(place), address: place.address, wasServing });
       if (place.isAppEnded) operator.processEnded(keyOf(place));
     }
     return operator;
@@ -150,7 +158,7 @@ export class Cluster {
     this.#counts.set(service, number);
     const place = new Place(this.network, service, `${service}-${number}`);
     this.places.set(place.instance, place);
-    this.#tellOperator((operator) => operator.upsert(keyOf(place)));
+    this.#tellOperator((operator) => operator.upsert(sourceOf(place)));
     this.#services.get(service)?.serve(place.app);
     return place;
   }
@@ -207,8 +215,11 @@ export class Cluster {
     });
   }
 
-  evict(place: Place): void {
-    void place;
+  /** It is to hold nothing, and goes on otherwise. */
+  evict(place: Place, isEvicted: boolean): void {
+    if (!this.places.has(place.instance)) return;
+    place.isEvicted = isEvicted;
+    this.#tellOperator((operator) => operator.upsert(sourceOf(place)));
   }
 
   /** The machine is gone, with all that it knew; who talked to it hears nothing. */
@@ -224,6 +235,10 @@ export class Cluster {
     this.places.delete(place.instance);
     this.#tellOperator((operator) => operator.remove(keyOf(place)));
   }
+}
+
+function sourceOf(place: Place) {
+  return { ...keyOf(place), isDraining: place.isEvicted };
 }
 
 function keyOf({ service = "", instance }: Place) {
