@@ -408,9 +408,7 @@ export class ServiceSlots {
           continue;
         }
         held.delete(row.slot);
-        // Nobody can have been granted what this one still has.
-        row.mayHaveRun = false;
-        row.shown = { holder: instance, epoch: former.epoch };
+        row.neverGrantedAfter(former);
       }
       row.drained =
         reported?.isDraining === true && connection !== undefined ? { connection, next: reported.epoch } : undefined;
@@ -423,7 +421,7 @@ export class ServiceSlots {
 
   /** A move that was called off: its next holder does not have the slot and will not take it. */
   #giveBack(row: SlotRow): void {
-    if (row.after.length > 0) {
+    if (row.canRevert) {
       row.restsUntil = this.#context.clock.now() + restAfterCallOffMs;
       row.revert(this.#wallMs());
       this.#assigned(row);
@@ -526,7 +524,7 @@ export class ServiceSlots {
       // A later incarnation proves something within its process only: what the earlier one still has under way may come
       // out for as long as its lease runs.
       const isOver = former.holder.ended.proof !== "successor" || former.holder.lease.leftMs(now, this.#leaseMs) <= 0;
-      if (former.holder.successor !== undefined && !row.mayHaveRun) {
+      if (former.holder.successor !== undefined && !row.mayHaveRun && row.canRevert) {
         // Its process has the resources still, and no other one can get them from it: they stay there.
         row.revert(now.wallMs);
         this.#changed();
@@ -565,7 +563,7 @@ export class ServiceSlots {
 
   /** The next holder cannot have been granted the slot, and will not be. */
   #takeBack(row: SlotRow, now: ClockReading, reason: MoveReason): void {
-    if (row.after.length > 0) {
+    if (row.canRevert) {
       row.revert(now.wallMs);
       this.#assigned(row);
     } else {

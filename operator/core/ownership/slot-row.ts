@@ -98,8 +98,10 @@ export class SlotRow {
     };
   }
 
-  get isFree(): boolean {
-    return this.holder === undefined && this.after.length === 0;
+  /** Who is to release the slot can go on with it: nothing later can have run. (The holder's epoch is looked at apart.) */
+  get canRevert(): boolean {
+    const [former] = this.after;
+    return former !== undefined && this.endedEpoch <= former.epoch;
   }
 
   /** What the grant says of the past. */
@@ -148,6 +150,15 @@ export class SlotRow {
     this.shown = { holder: holder.instance, epoch: this.epoch };
   }
 
+  /** `former` has the slot still: whatever was to come after it has never begun. */
+  neverGrantedAfter(former: Former): void {
+    this.mayHaveRun = false;
+    this.shown = { holder: former.holder.instance, epoch: former.epoch };
+    if (this.endedEpoch <= former.epoch) return;
+    this.endedEpoch = former.epoch - 1;
+    this.origin = { memory: "lost" };
+  }
+
   /** The move is off: who was to release the slot keeps it. */
   revert(at: number): void {
     const [former] = this.after;
@@ -171,7 +182,7 @@ export class SlotRow {
     this.moving = undefined;
     this.drainDueAt = undefined;
     this.freed = this.endedEpoch === 0 ? "first" : reason;
-    if (this.after.length === 0) this.shown.holder = "";
+    if (this.after.length === 0 || this.endedEpoch > this.shown.epoch) this.shown.holder = "";
   }
 
   /** An epoch under which something may have run is over, and left this for the next one. */
