@@ -40,6 +40,7 @@ import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { decodeArgs } from "@leveros/protocol/value/decode.ts";
 import type { Encoded } from "@leveros/protocol/value/form.ts";
 import { reportedLoad } from "./balancer/endpoint-load.ts";
+import { chainTo, hookChain, resourceIdentity } from "./call-chain.ts";
 import { type AppConnection, InboundRelay, type ResourceCall } from "./inbound-relay.ts";
 import { type AgentLimits, defaultAgentLimits } from "./limits.ts";
 import { type AgentObserver, silentObserver } from "./observer.ts";
@@ -432,9 +433,7 @@ export class Agent implements LinkHost {
           environment: this.#environmentOf(open.target, session.hello, link.kind),
           service: open.target.service,
           caller: isClient ? link.caller : noField,
-          invocations: isClient ? undefined : link.invocations,
-          // Only of an app that serves resources is known what runs in it though its stream has ended.
-          areAllKnown: link.app !== undefined,
+          ...(isClient ? { invocations: undefined } : this.#ofApp(link)),
         }));
       } catch (error) {
         return this.#refuseCaller(link, session, stream, open.target, LeverError.from(error));
@@ -451,6 +450,22 @@ export class Agent implements LinkHost {
       if (route.view.exists) open.target.route = route;
     }
     new OutboundRelay(this, stream, route, open.timeoutMs, call).begin(open.flags, frame, argsBytes, cost);
+  }
+
+  /** Where the calls of an app come from. */
+  #ofApp(link: Link) {
+    return {
+      invocations: link.invocations,
+      hookOf: (resource: Uint8Array) => ({
+        chain: chainTo(
+          hookChain,
+          resourceIdentity(this.identity.environment ?? "", this.identity.service ?? "", resource),
+        ),
+        gate: this.#holder?.gateOf(resource),
+      }),
+      // Only of an app that serves resources is known what runs in it though its stream has ended.
+      areAllKnown: link.app !== undefined,
+    };
   }
 
   #refuseCaller(link: Link, session: Session, stream: Stream, target: Target, error: LeverError): void {

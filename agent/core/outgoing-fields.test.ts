@@ -4,7 +4,6 @@ import {
   decodeFields,
   encodeFields,
   FieldKey,
-  parentIsHook,
   type RoutingFields,
   routingFixedBytes,
 } from "@leveros/protocol/session/routing-header.ts";
@@ -92,10 +91,7 @@ describe("the fields of a call on its way out", () => {
     const foreign = { epoch: 5, chain: Uint8Array.of(1), metadata: { a: "b" } };
     expect(go(foreign).fields).toEqual({ metadata: { a: "b" } });
     const caller = encodeFields({ caller: { outside: true } });
-    const byClient = go(
-      { ...foreign, parent: parentIsHook, caller: { service: "liar" } },
-      { caller, invocations: undefined },
-    );
+    const byClient = go({ ...foreign, hook: "a", caller: { service: "liar" } }, { caller, invocations: undefined });
     expect(byClient.fields).toEqual({ metadata: { a: "b" }, caller: { outside: true } });
     expect(byClient.call).toEqual(plainCall);
     expect(go({}, { caller }).fields).toEqual({ caller: { outside: true } });
@@ -118,14 +114,24 @@ describe("the fields of a call on its way out", () => {
   });
 
   it("of a hook, and of what a hook has called: the resources on the way", () => {
-    const first = go({ resource: "a", parent: parentIsHook });
-    expect(first.call).toMatchObject({ isNested: true, startsInHook: true });
+    const asked: string[] = [];
+    const hookOf = (resource: Uint8Array) => {
+      asked.push(new TextDecoder().decode(resource));
+      return { chain: chainTo(hookChain, identityOf("own")), gate };
+    };
+    const first = go({ resource: "a", hook: "own" }, { hookOf });
+    expect(asked).toEqual(["own"]);
+    expect(first.call).toMatchObject({ isNested: true, startsInHook: true, gate });
+    expect(first.fields.hook).toBeUndefined();
     const chain = first.fields.chain as Uint8Array;
-    expect(decodeChain(chain)).toEqual(chainTo(hookChain, identityOf("a")));
+    const started = chainTo(hookChain, identityOf("own"));
+    expect(decodeChain(chain)).toEqual(chainTo(started, identityOf("a")));
+    expect(reasonOf(() => go({ resource: "own", hook: "own" }, { hookOf }))).toBe("none HOOK_REENTRY");
+    expect(reasonOf(() => go({ resource: "own", parent: 7 }, within(7, { chain })))).toBe("none HOOK_REENTRY");
     const second = go({ resource: "b", parent: 7 }, within(7, { slotEpoch: 1, gate, chain }));
     expect(second.call).toMatchObject({ startsInHook: true, gate });
     expect(decodeChain(second.fields.chain as Uint8Array)).toEqual(
-      chainTo(chainTo(hookChain, identityOf("a")), identityOf("b")),
+      chainTo(chainTo(started, identityOf("a")), identityOf("b")),
     );
     expect(go({ parent: 7 }, within(7, { chain })).fields.chain).toEqual(chain);
     expect(reasonOf(() => go({ resource: "a", parent: 7 }, within(7, { chain })))).toBe("none HOOK_REENTRY");

@@ -1,8 +1,8 @@
 /**
  * The routing fields of a call that an app or a client makes, and what they become on its way to an instance.
  *
- * Invariant: what only agents may say (Epoch, Chain, Caller) is never taken from an app or a client, and Parent, which
- * has a meaning on the app's link only, goes no further. A call with a resource goes on with Epoch as its first field, so
+ * Invariant: what only agents may say (Epoch, Chain, Caller) is never taken from an app or a client, and Parent and Hook,
+ * which have a meaning on the app's link only, go no further. A call with a resource goes on with Epoch as its first field, so
  * that each attempt can write its own.
  */
 
@@ -11,21 +11,12 @@ import type { Gate } from "@leveros/protocol/session/gate.ts";
 import {
   FieldKey,
   integerField,
-  parentIsHook,
   routingFixedBytes,
   scanFields,
   withFields,
 } from "@leveros/protocol/session/routing-header.ts";
 import { xxHash32 } from "@leveros/protocol/target/slot.ts";
-import {
-  type CallChain,
-  chainTo,
-  decodeChain,
-  encodeChain,
-  hookChain,
-  nestedChain,
-  resourceIdentity,
-} from "./call-chain.ts";
+import { type CallChain, chainTo, decodeChain, encodeChain, nestedChain, resourceIdentity } from "./call-chain.ts";
 
 /** What is known of a call beside its target. */
 export interface OutgoingCall {
@@ -59,6 +50,12 @@ export interface ParentInvocation {
   readonly chain: Uint8Array | undefined;
 }
 
+/** How a chain goes on from the app. */
+export interface ChainStart {
+  readonly chain: CallChain | undefined;
+  readonly gate: Gate | undefined;
+}
+
 export interface OutgoingOptions {
   readonly environment: string;
   readonly service: string;
@@ -66,11 +63,13 @@ export interface OutgoingOptions {
   readonly caller: Uint8Array;
   /** The invocations of the app's session, by stream id; undefined for a client, which has none. */
   readonly invocations: ReadonlyMap<number, ParentInvocation> | undefined;
+  /** The chain of a call that is made within a hook of the app's resource, and the gate of that resource's slot. */
+  hookOf?(resource: Uint8Array): ChainStart;
   /** Whatever still runs in the app is one of them: a call within another is of a method that may not call any more. */
   readonly areAllKnown?: boolean;
 }
 
-const written = [FieldKey.Epoch, FieldKey.Parent, FieldKey.Chain] as const;
+const written = [FieldKey.Epoch, FieldKey.Parent, FieldKey.Hook, FieldKey.Chain] as const;
 const writtenWithCaller = [...written, FieldKey.Caller] as const;
 
 /**
@@ -87,8 +86,9 @@ export function outgoingCall(
   if (payloadAt === routingFixedBytes) {
     return { call: plainCall, frame: caller.length === 0 ? frame : withFields(frame, [FieldKey.Caller], caller) };
   }
-  const { resource, hasToken, epoch, parent, chain } = scanFields(frame, routingFixedBytes, payloadAt);
-  const made = parent === undefined ? undefined : madeWithin(parent, options);
+  const { resource, hasToken, epoch, parent, hook, chain } = scanFields(frame, routingFixedBytes, payloadAt);
+  const made =
+    hook !== undefined ? options.hookOf?.(hook) : parent === undefined ? undefined : madeWithin(parent, options);
   let goesOn = made?.chain;
   if (goesOn?.startsInHook === true && resource !== undefined) {
     goesOn = chainTo(goesOn, resourceIdentity(options.environment, options.service, resource));
@@ -101,7 +101,7 @@ export function outgoingCall(
     gate: made?.gate,
   };
   const isWritten = resource !== undefined || goesOn !== undefined;
-  const isForeign = epoch !== undefined || parent !== undefined || chain !== undefined;
+  const isForeign = epoch !== undefined || parent !== undefined || hook !== undefined || chain !== undefined;
   if (!isWritten && !isForeign && caller.length === 0) return { call, frame };
   const fields = joined(
     resource === undefined ? nothing : integerField(FieldKey.Epoch, 0, 6),
@@ -111,12 +111,8 @@ export function outgoingCall(
   return { call, frame: withFields(frame, caller.length === 0 ? written : writtenWithCaller, fields) };
 }
 
-function madeWithin(
-  parent: number,
-  { invocations, areAllKnown = false }: OutgoingOptions,
-): { readonly chain: CallChain | undefined; readonly gate: Gate | undefined } | undefined {
+function madeWithin(parent: number, { invocations, areAllKnown = false }: OutgoingOptions): ChainStart | undefined {
   if (invocations === undefined) return undefined;
-  if (parent === parentIsHook) return { chain: hookChain, gate: undefined };
   const invocation = invocations.get(parent);
   if (invocation === undefined) {
     // Without resources nothing depends on it: a method may leave something behind that calls when it has returned.

@@ -10,7 +10,7 @@
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { OnUncertain } from "@leveros/protocol/control/discovery.ts";
 import { sessionWindowBytesMin, streamWindowBytesMin } from "@leveros/protocol/session/limits.ts";
-import { decodeFields, parentIsHook, routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
+import { decodeFields, routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { slotOf } from "@leveros/protocol/target/slot.ts";
 import { describe, expect, it } from "vitest";
@@ -182,7 +182,7 @@ class Chaos {
     const fields = {
       resource,
       ...(hasToken && { token: id }),
-      ...(isFromHook && { parent: parentIsHook }),
+      ...(isFromHook && { hook: "hooked" }),
     };
     const options = { timeoutMs, signal: abort.signal, fields };
     let promise: Promise<unknown>;

@@ -9,7 +9,7 @@ import type { OnUncertain, SlotRow } from "@leveros/protocol/control/discovery.t
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
 import type { Gate } from "@leveros/protocol/session/gate.ts";
-import { encodeFields, parentIsHook, type RoutingFields } from "@leveros/protocol/session/routing-header.ts";
+import { encodeFields, type RoutingFields } from "@leveros/protocol/session/routing-header.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import type { Stream } from "@leveros/protocol/session/stream.ts";
 import { slotOf } from "@leveros/protocol/target/slot.ts";
@@ -790,8 +790,11 @@ describe("a fence above the epoch of a call", () => {
 });
 
 describe("calls made by methods", () => {
-  const invoke = (rig: Rig, parent: number, value: unknown, options: CallOptions = {}) =>
-    rig.call("work", value, { ...options, fields: { ...options.fields, parent } });
+  const invoke = (rig: Rig, parent: number | "hook", value: unknown, options: CallOptions = {}) =>
+    rig.call("work", value, {
+      ...options,
+      fields: { ...options.fields, ...(parent === "hook" ? { hook: "hooked" } : { parent }) },
+    });
 
   /** The agent has an invocation of the app, on this stream, in a slot with this gate. */
   const running = (rig: Rig, stream: number, gate: Gate) => {
@@ -866,20 +869,20 @@ describe("calls made by methods", () => {
     const root = rig.call("work", "root", { timeoutMs: 1000 });
     await rig.world.settle();
     expect(root.text).toBe("open");
-    const nested = invoke(rig, parentIsHook, "nested");
+    const nested = invoke(rig, "hook", "nested");
     await rig.world.settle();
     expect([nested.text, rig.ran]).toEqual(["ok", ["x work nested"]]);
     const chain = rig.x.received.at(-1)?.fields.chain;
     expect(chain?.[0]).toBe(1);
-    expect(chain).toHaveLength(9);
+    expect(chain).toHaveLength(17);
     rig.world.setRow(slot, { issued: 6, isMoving: true });
     await rig.world.settle();
-    const moving = invoke(rig, parentIsHook, "moving");
+    const moving = invoke(rig, "hook", "moving");
     await rig.world.settle();
     expect(moving.text).toBe("none HOOK_REENTRY");
     rig.world.setRow(slot, { holder: "" });
     await rig.world.settle();
-    const unheld = invoke(rig, parentIsHook, "unheld");
+    const unheld = invoke(rig, "hook", "unheld");
     await rig.world.settle();
     expect(unheld.text).toBe("none HOOK_REENTRY");
     await rig.world.advance(2000);
@@ -892,7 +895,7 @@ describe("calls made by methods", () => {
     rig.world.grant(slot, rig.x, 5);
     await rig.world.settle();
     rig.x.holds.delete(slot);
-    const call = invoke(rig, parentIsHook, 1);
+    const call = invoke(rig, "hook", 1);
     await rig.world.settle();
     expect([call.text, rig.ran]).toEqual(["none HOOK_REENTRY", []]);
     await rig.finish();
@@ -903,7 +906,7 @@ describe("calls made by methods", () => {
     rig.world.grant(slot, rig.x, 5);
     rig.x.reachability = "refuses";
     await rig.world.settle();
-    const call = invoke(rig, parentIsHook, 1);
+    const call = invoke(rig, "hook", 1);
     await rig.world.advance(500);
     expect(call.text).toBe("open");
     rig.x.reachability = "open";

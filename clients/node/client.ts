@@ -361,10 +361,9 @@ function outgoing(
       { effect: "none" },
     );
   }
-  const parent = isSameAgent && isSameSession ? origin.parent : undefined;
   return {
     timeoutMs,
-    fields: encodeFields(parent === undefined ? fields : { ...fields, parent }),
+    fields: encodeFields(isSameAgent && isSameSession ? { ...fields, ...origin.fields } : fields),
     signal,
     gate: origin.gate,
   };

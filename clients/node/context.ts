@@ -7,7 +7,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Invocation } from "@leveros/protocol/invocation/invocation-server.ts";
 import type { Gate } from "@leveros/protocol/session/gate.ts";
-import { type Caller, parentIsHook } from "@leveros/protocol/session/routing-header.ts";
+import type { Caller, RoutingFields } from "@leveros/protocol/session/routing-header.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import type { Connection } from "./connection.ts";
 
@@ -72,9 +72,9 @@ export interface SlotFacts {
 /** What a call inherits from the method or hook within which it is made. */
 export interface CallOrigin {
   readonly connection: Connection;
-  /** As the routing field. */
-  readonly parent: number;
-  /** The session on which `parent` counts; undefined if any does. */
+  /** As they go to the agent. */
+  readonly fields: Pick<RoutingFields, "parent" | "hook">;
+  /** The session on which they count; undefined if any does. */
   readonly session: Session | undefined;
   /** A call on another session is not to be made at all. */
   readonly isBound: boolean;
@@ -164,7 +164,7 @@ export class InvocationContext implements CallContext {
     if (invocation.isDone || (slot === undefined && invocation.isOutputEnded)) return undefined;
     return {
       connection: context.#server.connection,
-      parent: invocation.streamId,
+      fields: { parent: invocation.streamId },
       session: invocation.session,
       isBound: slot !== undefined,
       gate: slot?.gate,
@@ -241,7 +241,13 @@ export class HookContext implements CallContext {
   static originOf(context: HookContext): CallOrigin | undefined {
     if (context.#isOver) return undefined;
     const { connection } = context.#server;
-    return { connection, parent: parentIsHook, session: undefined, isBound: false, gate: context.#slot.gate };
+    return {
+      connection,
+      fields: { hook: context.resource },
+      session: undefined,
+      isBound: false,
+      gate: context.#slot.gate,
+    };
   }
 }
 

@@ -26,6 +26,8 @@ export const FieldKey = {
   Epoch: 0x04,
   /** On an app's link only: the stream (u32) of the invocation within which the app makes this call. */
   Parent: 0x05,
+  /** On an app's link only: the resource within whose hook the app makes this call. */
+  Hook: 0x06,
   /** W3C `traceparent`, as text. */
   TraceParent: 0x84,
   /** W3C `tracestate`, as text. */
@@ -60,15 +62,14 @@ export interface RoutingFields {
   caller?: Caller;
   metadata?: Readonly<Record<string, string>>;
   epoch?: number;
-  /** The id of a stream, or `parentIsHook`. */
+  /** The id of a stream. */
   parent?: number;
+  hook?: string;
   chain?: Uint8Array;
   cursor?: string;
   tokenTime?: number;
 }
 
-/** As `parent`: the call is made by a hook of a resource (its construction, hand-over or disposal), by no invocation. */
-export const parentIsHook = 0xffffffff;
 export const cursorBytesMax = 255;
 
 const encoder = new TextEncoder();
@@ -87,6 +88,7 @@ export function encodeFields(fields: RoutingFields): Uint8Array {
   if (fields.metadata !== undefined) parts.push([FieldKey.Metadata, encodeValue(fields.metadata, "metadata")]);
   if (fields.epoch !== undefined) parts.push([FieldKey.Epoch, encodeInteger(fields.epoch, 6)]);
   if (fields.parent !== undefined) parts.push([FieldKey.Parent, encodeInteger(fields.parent, 4)]);
+  if (fields.hook !== undefined) parts.push([FieldKey.Hook, encoder.encode(fields.hook)]);
   if (fields.chain !== undefined) parts.push([FieldKey.Chain, fields.chain]);
   if (fields.cursor !== undefined) parts.push([FieldKey.Cursor, encoder.encode(fields.cursor)]);
   if (fields.tokenTime !== undefined) parts.push([FieldKey.TokenTime, encodeInteger(fields.tokenTime, 6)]);
@@ -158,6 +160,9 @@ export function decodeFields(bytes: Uint8Array): RoutingFields {
       case FieldKey.Parent:
         fields.parent = integer(value, 4, "parent");
         break;
+      case FieldKey.Hook:
+        fields.hook = text(value, "hook", resourceBytesMax);
+        break;
       case FieldKey.Chain:
         fields.chain = value;
         break;
@@ -181,6 +186,7 @@ export interface ScannedFields {
   readonly hasToken: boolean;
   readonly epoch: number | undefined;
   readonly parent: number | undefined;
+  readonly hook: Uint8Array | undefined;
   readonly chain: Uint8Array | undefined;
 }
 
@@ -194,6 +200,7 @@ export function scanFields(frame: Uint8Array, from: number, to: number): Scanned
   let hasToken = false;
   let epoch: number | undefined;
   let parent: number | undefined;
+  let hook: Uint8Array | undefined;
   let chain: Uint8Array | undefined;
   while (at < to) {
     const key = frame[at] as number;
@@ -201,10 +208,10 @@ export function scanFields(frame: Uint8Array, from: number, to: number): Scanned
     if (next > to) throw violation(`field 0x${key.toString(16)} is longer than the header`);
     switch (key) {
       case FieldKey.Resource:
-        resource = frame.subarray(at + 3, next);
-        if (resource.length === 0 || resource.length > resourceBytesMax) {
-          throw violation(`the field resource has ${resource.length} bytes, expected 1 to ${resourceBytesMax}`);
-        }
+        resource = resourceField(frame, at, next, "resource");
+        break;
+      case FieldKey.Hook:
+        hook = resourceField(frame, at, next, "hook");
         break;
       case FieldKey.Token:
         hasToken = true;
@@ -223,7 +230,13 @@ export function scanFields(frame: Uint8Array, from: number, to: number): Scanned
     }
     at = next;
   }
-  return { resource, hasToken, epoch, parent, chain };
+  return { resource, hasToken, epoch, parent, hook, chain };
+}
+
+function resourceField(frame: Uint8Array, at: number, next: number, name: string): Uint8Array {
+  const bytes = frame.subarray(at + 3, next);
+  if (bytes.length > 0 && bytes.length <= resourceBytesMax) return bytes;
+  throw violation(`the field ${name} has ${bytes.length} bytes, expected 1 to ${resourceBytesMax}`);
 }
 
 /**

@@ -588,7 +588,10 @@ export class Session {
       for (const gate of this.#passed) {
         if (gate.isOpen) continue;
         this.#passed.clear();
-        const error = new LeverError("LEASE_LAPSED", `a lease ended while frames for ${this.peerName} were to be sent`);
+        const error = new LeverError(
+          "CONNECTION_LOST",
+          `a lease ended while frames for ${this.peerName} were to be sent: none of them may be`,
+        );
         this.#clock.defer(() => this.destroy(error));
         return;
       }

@@ -136,6 +136,7 @@ case(
      {"open": {"target": 1, "timeoutMs": 0, "fields": {"resource": "room-7", "epoch": 1764000000123, "chain": "00", "tokenTime": 2**48 - 1}, "args": ""}}),
     (OPEN, CHANNEL, 3, header(target=1, fields=field(2, b"room-7") + field(5, struct.pack(">I", 0xFFFFFFFE)) + field(0x89, "17\u00e4".encode())),
      {"open": {"target": 1, "timeoutMs": 0, "fields": {"resource": "room-7", "parent": 0xFFFFFFFE, "cursor": "17\u00e4"}, "args": ""}}),
+    (OPEN, 0, 5, header(target=1, fields=field(6, "r\u00e4um".encode())), {"open": {"target": 1, "timeoutMs": 0, "fields": {"hook": "r\u00e4um"}, "args": ""}}),
 )
 case(
     "OPEN with a field that may be skipped",

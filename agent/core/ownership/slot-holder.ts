@@ -30,6 +30,7 @@ import type {
 } from "@leveros/protocol/control/ownership.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { CallerRuntime } from "@leveros/protocol/invocation/outgoing-stream.ts";
+import type { Gate } from "@leveros/protocol/session/gate.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { xxHash32 } from "@leveros/protocol/target/slot.ts";
 import type { LinkHost } from "../peer-link.ts";
@@ -187,6 +188,13 @@ export class SlotHolder implements AppLinkOwner {
     }
     if (serves && epoch === 0 && this.#app !== undefined) return undefined;
     throw this.#misrouted(slot.epoch > epoch ? slot.epoch : epoch + 1);
+  }
+
+  /** What the hooks of a resource of the app have to pass; undefined where nobody keeps a lease. */
+  gateOf(resource: Uint8Array): Gate | undefined {
+    const policy = this.#policy;
+    if (policy === undefined || policy.onUncertain === "Serve") return undefined;
+    return this.#slots.get(xxHash32(resource) % policy.slots)?.gate ?? shutGate;
   }
 
   #misrouted(next: number): LeverError {
@@ -687,6 +695,8 @@ export class SlotHolder implements AppLinkOwner {
     this.#store.close();
   }
 }
+
+const shutGate: Gate = { isOpen: false };
 
 function moved(epoch: number, why: string): LeverError {
   return new LeverError("MOVED", `the resource is not served here: ${why}`, { effect: "none", details: { epoch } });

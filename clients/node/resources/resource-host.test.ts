@@ -1,7 +1,6 @@
 /** Resources at their instance, rule by rule: what the agent says, what methods and hooks see, what goes out. */
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
-import { parentIsHook } from "@leveros/protocol/session/routing-header.ts";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { context, handOver, LeverError, MethodError, open, type ResourceMemory, validated } from "../index.ts";
 import type { StandardSchema } from "../validated.ts";
@@ -473,8 +472,8 @@ describe("calls that methods and hooks make", () => {
       { ...facts, method: "constructor" },
       { ...facts, method: "dispose" },
     ]);
-    expect(world.callsTo("opened")).toMatchObject([{ fields: { parent: parentIsHook }, args: ["a"] }]);
-    expect(world.callsTo("disposed")).toMatchObject([{ fields: { parent: parentIsHook }, args: ["a"] }]);
+    expect(world.callsTo("opened")).toMatchObject([{ fields: { hook: "a" }, args: ["a"] }]);
+    expect(world.callsTo("disposed")).toMatchObject([{ fields: { hook: "a" }, args: ["a"] }]);
   });
 
   it("fail with CANCELLED when the agent is another one by then", async () => {
