@@ -1,4 +1,10 @@
-import { defaultServicePolicy, type Instance, type ServiceTable } from "@leveros/protocol/control/discovery.ts";
+import {
+  defaultServicePolicy,
+  type Instance,
+  type OwnershipPolicy,
+  type ServiceTable,
+  type SlotRow,
+} from "@leveros/protocol/control/discovery.ts";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { EndpointTables, type TableChanges } from "./endpoint-table.ts";
@@ -89,6 +95,95 @@ describe("a table", () => {
       expect.objectContaining({ reason: "OVERLOADED" }),
     );
     expect(tables.upsertInstance("dev", "chat", serving("chat-3", "127.0.0.1:2"))).toBe(true);
+  });
+});
+
+describe("slots", () => {
+  const ownership: OwnershipPolicy = {
+    slots: 3,
+    onUncertain: "Wait",
+    onLapse: "Abort",
+    leaseMs: 15_000,
+    idleMs: 180_000,
+  };
+  const policy = { ...defaultServicePolicy, ownership };
+  const empty = (slot: number): SlotRow => ({ slot, holder: "", epoch: 0, issued: 0, isMoving: false, fence: 0 });
+  const held = (slot: number, epoch: number): SlotRow => ({ ...empty(slot), holder: "a", epoch, issued: epoch });
+
+  it("are one row each from the declaration on, for a service that holds resources", () => {
+    const tables = make();
+    tables.declare("dev", "chat", policy);
+    expect(tables.table("dev", "chat").slots).toEqual([empty(0), empty(1), empty(2)]);
+    tables.declare("dev", "plain", defaultServicePolicy);
+    expect(tables.table("dev", "plain").slots).toBeUndefined();
+    expect(tables.setSlots("dev", "plain", [held(0, 1)])).toBe(false);
+    expect(tables.setSlots("dev", "none", [held(0, 1)])).toBe(false);
+  });
+
+  it("change one by one, and only those that have changed are told", () => {
+    const tables = make();
+    tables.declare("dev", "chat", policy);
+    const before = tables.table("dev", "chat");
+    expect(tables.setSlots("dev", "chat", [held(1, 5), empty(2), held(3, 5)])).toBe(true);
+    expect(tables.changesSince("dev", "chat", before.version)).toEqual({
+      from: before.version,
+      version: before.version + 1,
+      changed: [],
+      removed: [],
+      slots: [held(1, 5)],
+    });
+    expect(before.slots?.[1]).toEqual(empty(1));
+    const { version } = tables;
+    tables.setSlots("dev", "chat", [held(1, 5)]);
+    expect(tables.version).toBe(version);
+    tables.setSlots("dev", "chat", [held(0, 6)]);
+    tables.upsertInstance("dev", "chat", serving("a"));
+    expect(tables.changesSince("dev", "chat", version)?.slots).toEqual([held(0, 6)]);
+    expect(tables.changesSince("dev", "chat", before.version)?.slots).toEqual([held(0, 6), held(1, 5)]);
+    expect(tables.changesSince("dev", "chat", tables.version)?.slots).toBeUndefined();
+    expect(tables.table("dev", "chat").slots).toEqual([held(0, 6), held(1, 5), empty(2)]);
+  });
+
+  it.each([{ slots: 4 }, undefined])("of another number are known from the full table only: %j", (part) => {
+    const tables = make();
+    tables.declare("dev", "chat", policy);
+    tables.setSlots("dev", "chat", [held(1, 5)]);
+    const { version } = tables;
+    tables.declare(
+      "dev",
+      "chat",
+      part === undefined ? defaultServicePolicy : { ...policy, ownership: { ...ownership, ...part } },
+    );
+    expect(tables.changesSince("dev", "chat", version)).toBeUndefined();
+    expect(tables.table("dev", "chat").slots?.every(({ epoch }) => epoch === 0)).toBe(part && true);
+  });
+
+  it("stay while another part of the policy changes", () => {
+    for (const [key, value] of Object.entries({
+      onUncertain: "Fail",
+      onLapse: "Kill",
+      leaseMs: 20_000,
+      idleMs: 1000,
+    })) {
+      const tables = make();
+      tables.declare("dev", "chat", policy);
+      tables.setSlots("dev", "chat", [held(1, 5)]);
+      const { version } = tables;
+      const changed = { ...policy, ownership: { ...ownership, [key]: value } };
+      tables.declare("dev", "chat", changed);
+      expect(tables.changesSince("dev", "chat", version), key).toMatchObject({ policy: changed });
+      expect(tables.table("dev", "chat").slots?.[1]).toEqual(held(1, 5));
+    }
+  });
+
+  it("are forgotten with their service", () => {
+    const tables = make();
+    tables.declare("dev", "chat", policy);
+    tables.setSlots("dev", "chat", [held(1, 5)]);
+    tables.remove("dev", "chat");
+    expect(tables.table("dev", "chat").slots).toBeUndefined();
+    tables.declare("dev", "chat", policy);
+    expect(tables.table("dev", "chat").slots?.[1]).toEqual(empty(1));
   });
 });
 

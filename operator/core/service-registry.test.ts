@@ -1,9 +1,11 @@
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
 import { defaultServicePolicy, type Instance } from "@leveros/protocol/control/discovery.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { EndpointTables } from "./endpoint-table.ts";
-import { ServiceRegistry } from "./service-registry.ts";
+import { OwnershipLeader } from "./ownership/leader.ts";
+import { MemorySlotStore } from "./ownership/slot-store.ts";
+import { type InstanceKey, ServiceRegistry } from "./service-registry.ts";
 
 const key = { environment: "dev", service: "chat", instance: "chat-1" };
 const report = { ...key, address: "127.0.0.1:4001", zone: "z1" };
@@ -205,5 +207,71 @@ describe("limits", () => {
     expect(clock.timerCount).toBe(1);
     registry.close();
     expect(clock.timerCount).toBe(0);
+  });
+});
+
+describe("a leader", () => {
+  function lead() {
+    const clock = new VirtualClock();
+    const tables = new EndpointTables({ startVersion: 1, origin: "run-1" });
+    const heard: unknown[][] = [];
+    const leader = new OwnershipLeader({
+      clock,
+      leaseClock: { read: () => ({ monotonicMs: 0, bootMs: 0, wallMs: 0 }) },
+      random: () => 0,
+      store: new MemorySlotStore(),
+      onSlots: () => {},
+    });
+    for (const name of ["declareService", "removeService", "upsertInstance", "removeInstance"] as const) {
+      const real = leader[name].bind(leader) as (...args: unknown[]) => void;
+      vi.spyOn(leader, name).mockImplementation((...args: unknown[]) => {
+        heard.push([name, ...args.map((arg) => (typeof arg === "object" ? (arg as InstanceKey).instance : arg))]);
+        real(...args);
+      });
+    }
+    return { registry: new ServiceRegistry({ tables, clock, leader }), tables, heard };
+  }
+  const ownership = { slots: 4, onUncertain: "Wait", onLapse: "Abort", leaseMs: 15_000, idleMs: 180_000 } as const;
+  const policy = { ...defaultServicePolicy, ownership };
+
+  it("hears of services that hold resources and of their instances as the source knows them", () => {
+    const { registry, heard } = lead();
+    registry.declareService("dev", "chat", policy);
+    registry.connect(report, () => {}).registered(registration);
+    expect(heard).toEqual([["declareService", "dev", "chat", undefined]]);
+    heard.length = 0;
+    registry.upsertInstance(key);
+    registry.upsertInstance({ ...key, isDraining: true });
+    registry.removeInstance(key);
+    registry.removeService("dev", "chat");
+    expect(heard).toEqual([
+      ["upsertInstance", "chat-1", undefined],
+      ["upsertInstance", "chat-1", true],
+      ["removeInstance", "chat-1"],
+      ["removeService", "dev", "chat"],
+    ]);
+  });
+
+  it("hears of instances that were there before their service held resources, and of its end", () => {
+    const { registry, heard } = lead();
+    registry.declareService("dev", "chat", defaultServicePolicy);
+    registry.upsertInstance(key);
+    heard.length = 0;
+    registry.declareService("dev", "chat", policy);
+    registry.declareService("dev", "chat", defaultServicePolicy);
+    expect(heard).toEqual([
+      ["declareService", "dev", "chat", undefined],
+      ["upsertInstance", "chat-1", undefined],
+      ["removeService", "dev", "chat"],
+    ]);
+  });
+
+  it("refuses another number of slots, and the table stays as it was", () => {
+    const { registry, tables } = lead();
+    registry.declareService("dev", "chat", policy);
+    expect(() => registry.declareService("dev", "chat", { ...policy, ownership: { ...ownership, slots: 5 } })).toThrow(
+      expect.objectContaining({ reason: "INVALID_OPTION" }),
+    );
+    expect(tables.table("dev", "chat").slots).toHaveLength(4);
   });
 });

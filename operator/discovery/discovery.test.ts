@@ -21,13 +21,13 @@ import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import { memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
-import type { Transport, TransportEvents } from "@leveros/protocol/transport/transport.ts";
 import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { type RegistryObserver, ServiceRegistry } from "../core/service-registry.ts";
 import { DiscoveryServer, type DiscoveryServerOptions } from "./discovery-server.ts";
+import { GatedTransport } from "./gated-transport.fixture.ts";
 
 const gateway: DiscoveryIdentity = { role: "gateway" };
 const registration: Registration = {
@@ -39,48 +39,6 @@ const registration: Registration = {
   library: "leveros",
   version: "0.1.0",
 };
-
-/** A transport whose reader can be made to stall. */
-class GatedTransport implements Transport {
-  isOpen = true;
-  readonly #inner: Transport;
-  #events: TransportEvents | undefined;
-  #held: Uint8Array[] = [];
-
-  constructor(inner: Transport) {
-    this.#inner = inner;
-  }
-
-  get peerName() {
-    return this.#inner.peerName;
-  }
-  get bufferedBytes() {
-    return this.#inner.bufferedBytes;
-  }
-  start(events: TransportEvents): void {
-    this.#events = events;
-    this.#inner.start({
-      onData: (chunk) => (this.isOpen ? events.onData(chunk) : void this.#held.push(chunk)),
-      onDrain: () => events.onDrain(),
-      onClose: (error) => events.onClose(error),
-    });
-  }
-  resume(): void {
-    this.isOpen = true;
-    const held = this.#held;
-    this.#held = [];
-    for (const chunk of held) this.#events?.onData(chunk);
-  }
-  write(chunks: readonly Uint8Array[], onWritten: () => void): void {
-    this.#inner.write(chunks, onWritten);
-  }
-  end(): void {
-    this.#inner.end();
-  }
-  destroy(): void {
-    this.#inner.destroy();
-  }
-}
 
 interface Agent {
   readonly client: DiscoveryClient;

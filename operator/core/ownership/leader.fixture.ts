@@ -114,6 +114,10 @@ export class LeaderWorld {
   readonly errors: unknown[] = [];
   wallOffsetMs = 1_000_000;
   readonly known = new Set<string>();
+  /** Slot → the highest epoch under which anybody has opened it. */
+  readonly opened = new Map<number, number>();
+  /** Grants that promised something that cannot be. */
+  readonly lies: string[] = [];
   latencyMs: () => number = () => 1;
 
   readonly #rate: number;
@@ -566,11 +570,16 @@ export class FakeHolder {
     if (!this.isLeaseRunning || this.released.some((entry) => entry.slot === slot && entry.epoch >= epoch)) return;
     if (known !== undefined && known.epoch > epoch) return;
     this.grants.push(granted);
+    const opened = this.world.opened.get(slot) ?? 0;
+    if (origin.memory === "state" ? opened > origin.epoch : origin.memory === "fresh" && opened > 0) {
+      this.world.lies.push(`slot ${slot}: ${JSON.stringify(origin)} after epoch ${opened}`);
+    }
     const hold: Hold = { epoch, origin, isDraining: false, isOpen: false };
     this.holds.set(slot, hold);
     this.#later(this.options.openMs, () => {
       if (this.holds.get(slot) !== hold) return;
       hold.isOpen = true;
+      this.world.opened.set(slot, Math.max(epoch, this.world.opened.get(slot) ?? 0));
       this.#methodsReturned(slot);
       this.send({ type: "held", slots: [{ slot, epoch }] });
     });
