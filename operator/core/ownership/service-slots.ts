@@ -4,8 +4,7 @@
  * What comes in (messages, proofs, answers of the store) only changes facts; then, once in a turn of the loop, `#advance`
  * looks at all of them and takes the steps that are due, level by level, so that the order in which facts came in does
  * not matter. Invariants: nobody is told of a holder before the table with it is written (R8); a slot is granted only
- * when all before its holder have proven that they do not have it (R10), and to an incarnation with a lease; one read or
- * write is under way at most; after a write without an answer nothing is done before the table has been read.
+ * when all before its holder have proven that they do not have it (R10), and to an incarnation with a lease.
  */
 
 import type { Clock, Random, TimerHandle } from "@leveros/protocol/clock/clock.ts";
@@ -28,14 +27,8 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { assign, type Member, type Place } from "./assignment.ts";
 import { Holder, type HolderConnection, HolderLease, holderKey, isEarlierIncarnation } from "./holder.ts";
 import { SlotRow } from "./slot-row.ts";
-import {
-  type HolderRef,
-  type MoveReason,
-  type SlotStore,
-  SlotStoreConflict,
-  type SlotTableContent,
-  type StoredSlotTable,
-} from "./slot-store.ts";
+import type { HolderRef, MoveReason, SlotStore, SlotTableContent, StoredSlotTable } from "./slot-store.ts";
+import { TableFile } from "./table-file.ts";
 
 /** Slots under way at a time, for balance: each is closed to calls for a moment. */
 export const rebalancingMax = 32;
@@ -43,10 +36,6 @@ export const rebalancingMax = 32;
 export const leavingMax = 256;
 /** A slot whose move was called off is left alone for this long. */
 const restAfterCallOffMs = 60_000;
-/** What nobody waits for is written with the next change, or after this long. */
-const lazyWriteMs = 1000;
-const retryMinMs = 100;
-const retryMaxMs = 5000;
 /** Incarnations of an instance that are remembered as ended. */
 const endedMax = 8;
 /** Owner of a slot that stays where it is. */
@@ -129,22 +118,11 @@ export class ServiceSlots {
   readonly #endedEarly = new Set<string>();
   #waitFrom: ClockReading | undefined;
 
+  readonly #file: TableFile;
   #isLoaded = false;
   #isClosed = false;
   #isAdvancing = false;
-  #isBusy = false;
-  #mustRead = true;
-  #version: string | undefined;
-  #attempt: { readonly writer: string; readonly change: number } | undefined;
-  /** Changes of what is written, counted; the last that somebody waits for; the last that the store has. */
-  #change = 0;
-  #needed = 0;
-  #written = 0;
-  #lazyDueAt: number | undefined;
-  #failures = 0;
-  #retryAt = Number.NEGATIVE_INFINITY;
   #timer: TimerHandle | undefined;
-  #whenIdle: (() => void) | undefined;
 
   constructor(
     context: SlotsContext,
@@ -161,6 +139,20 @@ export class ServiceSlots {
     this.#lastEpoch = removed?.lastEpoch ?? 0;
     this.#removed = removed;
     this.#rows = freshRows(policy.slots);
+    const { clock, random, store, nextWriter, isOwn, onError } = context;
+    this.#file = new TableFile({
+      environment,
+      service,
+      clock,
+      random,
+      store,
+      nextWriter,
+      isOwn,
+      content: (writer) => this.#content(writer),
+      onRead: (stored) => this.#onRead(stored),
+      onSettled: () => this.#onSettled(),
+      onError: (error) => onError(environment, service, error),
+    });
   }
 
   // ---------------------------------------------------------------- from the leader
@@ -168,7 +160,7 @@ export class ServiceSlots {
   /** Reads the table; incarnations in it that say nothing hold their slots for a lease from `waitFrom`. */
   load(waitFrom: ClockReading): void {
     this.#waitFrom = waitFrom;
-    this.#io();
+    if (!this.#isClosed) this.#file.proceed();
   }
 
   /** Throws INVALID_OPTION for another number of slots. */
@@ -212,6 +204,7 @@ export class ServiceSlots {
   /** Nothing is done any more. */
   close(): void {
     this.#isClosed = true;
+    this.#file.close();
     if (this.#timer !== undefined) this.#context.clock.clearTimer(this.#timer);
     this.#timer = undefined;
   }
@@ -223,9 +216,8 @@ export class ServiceSlots {
       effect: "none",
     });
     for (const holder of this.#holders.values()) holder.disconnect(error);
-    if (this.#isBusy) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
     try {
-      await this.#context.store.delete(this.environment, this.service);
+      await this.#file.delete();
     } catch (thrown) {
       this.#context.onError(this.environment, this.service, thrown);
     }
@@ -494,7 +486,7 @@ export class ServiceSlots {
     const now = this.#context.leaseClock.read();
     this.#turnEpoch = undefined;
     for (const holder of this.#holders.values()) this.#judgeLease(holder, now);
-    if (!this.#mustRead) {
+    if (this.#file.isCertain) {
       for (const row of this.#rows) this.#settle(row, now);
       this.#forgetUnused();
       this.#plan(now);
@@ -503,7 +495,7 @@ export class ServiceSlots {
       this.#flush();
       this.#publish();
     }
-    this.#io();
+    this.#file.proceed();
     this.#setTimer(now);
   }
 
@@ -738,112 +730,38 @@ export class ServiceSlots {
   }
 
   #isWritten(row: SlotRow): boolean {
-    return row.assignedAt <= this.#written;
+    return this.#file.has(row.assignedAt);
   }
 
   #changed(): void {
-    this.#change++;
-    this.#lazyDueAt ??= this.#context.clock.now() + lazyWriteMs;
+    this.#file.changed();
   }
 
   #assigned(row: SlotRow): void {
-    this.#changed();
-    row.assignedAt = this.#change;
-    this.#needed = this.#change;
+    row.assignedAt = this.#file.needs();
   }
 
-  // ---------------------------------------------------------------- the store
+  // ---------------------------------------------------------------- the table in the store
 
-  #io(): void {
-    if (this.#isBusy || this.#isClosed || this.#waitFrom === undefined) return;
-    if (this.#context.clock.now() < this.#retryAt) return;
-    if (this.#mustRead) {
-      this.#run(this.#context.store.read(this.environment, this.service), (stored) => this.#onRead(stored));
-      return;
-    }
-    const isLazyDue = this.#lazyDueAt !== undefined && this.#context.clock.now() >= this.#lazyDueAt;
-    if (this.#written < this.#needed || (isLazyDue && this.#written < this.#change)) this.#write();
-  }
-
-  #write(): void {
-    const attempt = { writer: this.#context.nextWriter(), change: this.#change };
-    const { environment, service } = this;
-    const content: SlotTableContent = {
-      environment,
-      service,
-      writer: attempt.writer,
+  #content(writer: string): SlotTableContent {
+    return {
+      environment: this.environment,
+      service: this.service,
+      writer,
       leaseMs: this.#leaseMs,
       lastEpoch: this.#lastEpoch,
       rows: this.#rows.map((row) => row.stored),
     };
-    this.#attempt = attempt;
-    this.#lazyDueAt = undefined;
-    this.#run(this.#context.store.write(content, this.#version), (version) => this.#onWritten(version, attempt.change));
   }
 
-  #onWritten(version: string, change: number): void {
-    this.#version = version;
-    this.#written = change;
-    this.#attempt = undefined;
-    this.#mustRead = false;
-  }
-
-  #run<Answer>(operation: Promise<Answer>, onAnswer: (answer: Answer) => void): void {
-    this.#isBusy = true;
-    const done = (settle: () => void) => {
-      this.#isBusy = false;
-      this.#whenIdle?.();
-      if (this.#isClosed) return;
-      settle();
-      this.#touch();
-      // Not loaded yet: nothing else looks after it.
-      if (!this.#isLoaded) this.#setTimer(this.#context.leaseClock.read());
-    };
-    operation.then(
-      (answer) =>
-        done(() => {
-          this.#failures = 0;
-          onAnswer(answer);
-        }),
-      (error: unknown) =>
-        done(() => {
-          this.#failures++;
-          // A write that failed may have been done all the same.
-          this.#mustRead = true;
-          this.#context.onError(this.environment, this.service, error);
-          // A conflict is read about at once, unless it comes again and again.
-          const isConflict = error instanceof SlotStoreConflict && this.#failures === 1;
-          const ceilingMs = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(this.#failures, 16));
-          this.#retryAt = this.#context.clock.now() + (isConflict ? 0 : this.#context.random() * ceilingMs);
-        }),
-    );
+  #onSettled(): void {
+    this.#touch();
+    // Not loaded yet: nothing else looks after it.
+    if (!this.#isLoaded) this.#setTimer(this.#context.leaseClock.read());
   }
 
   #onRead(stored: StoredSlotTable | undefined): void {
-    const attempt = this.#attempt;
-    this.#attempt = undefined;
-    this.#mustRead = false;
     if (!this.#isLoaded) return this.#adopt(stored, this.#waitFrom as ClockReading);
-    if (stored !== undefined && stored.writer === attempt?.writer)
-      return this.#onWritten(stored.version, attempt.change);
-    if (stored !== undefined && this.#context.isOwn(stored.writer)) {
-      // An earlier try of this leader that was taken for lost. All that it says was known here before what is now.
-      this.#version = stored.version;
-      this.#lazyDueAt = this.#context.clock.now();
-      return;
-    }
-    if (stored?.version === this.#version) {
-      // What was tried is not there; if it comes yet, the next write finds another version.
-      this.#lazyDueAt = this.#context.clock.now();
-      return;
-    }
-    if (stored === undefined) {
-      // Somebody has deleted it. What is known here is as good.
-      this.#version = undefined;
-      this.#changed();
-      this.#needed = this.#change;
-      return;
-    }
     // Somebody else has written it. Everybody says anew what it has; leases run on meanwhile.
     const error = new LeverError("CANCELLED", "the table of slots has changed; say again what is held", {
       effect: "none",
@@ -855,10 +773,6 @@ export class ServiceSlots {
   #adopt(stored: StoredSlotTable | undefined, waitFrom: ClockReading): void {
     const before = this.#rows;
     this.#isLoaded = true;
-    this.#version = stored?.version;
-    this.#written = this.#change;
-    this.#needed = this.#change;
-    this.#lazyDueAt = undefined;
     if (stored !== undefined) {
       this.#lastEpoch = Math.max(this.#lastEpoch, stored.lastEpoch);
       this.#leaseMs = Math.max(this.#leaseMs, stored.leaseMs);
@@ -914,7 +828,7 @@ export class ServiceSlots {
     const dueIn = (ms: number) => {
       if (ms > 0 && ms < dueMs) dueMs = ms;
     };
-    if (!this.#isBusy) dueIn(this.#retryAt - clockNow);
+    dueIn(this.#file.dueInMs);
     if (this.#isLoaded) {
       for (const holder of this.#holders.values()) {
         dueIn(holder.lease.leftMs(now, this.#leaseMs));
@@ -923,7 +837,6 @@ export class ServiceSlots {
         if (drainDueAt !== undefined && !isWithdrawn) dueIn(drainDueAt - clockNow);
         dueIn(restsUntil - clockNow);
       }
-      if (this.#lazyDueAt !== undefined && !this.#isBusy) dueIn(this.#lazyDueAt - clockNow);
       if (this.#removed !== undefined) {
         dueIn(newLeaderWaitMs(this.#removed.leaseMs) - (now.monotonicMs - this.#removed.at.monotonicMs));
       }
@@ -936,7 +849,7 @@ export class ServiceSlots {
       () => {
         this.#timer = undefined;
         if (this.#isLoaded) this.#advance();
-        else this.#io();
+        else this.#file.proceed();
       },
       // Two clocks may not agree to the last fraction.
       dueMs + 1,
