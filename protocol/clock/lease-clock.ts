@@ -38,6 +38,7 @@ export interface LeaseRuntime {
 }
 
 /** The real one. `bootMs` reads a clock that goes on in suspend; in Node `() => os.uptime() * 1000`. */
-export function runtimeLeaseClock({ performance, Date }: LeaseRuntime, bootMs: () => number): LeaseClock {
-  return { read: () => ({ monotonicMs: performance.now(), bootMs: bootMs(), wallMs: Date.now() }) };
+export function runtimeLeaseClock(runtime: LeaseRuntime, bootMs: () => number): LeaseClock {
+  const { performance, Date: wall } = runtime;
+  return { read: () => ({ monotonicMs: performance.now(), bootMs: bootMs(), wallMs: wall.now() }) };
 }
