@@ -174,6 +174,22 @@ export class LeverDev implements AsyncDisposable {
     });
   }
 
+  /** How many slots each instance of the service holds. */
+  async slots(client: Client, service: string): Promise<Map<string, number>> {
+    const url = "lever://lever-system/operator/listEndpoints";
+    const [report] = await client.invoke<[{ endpoints: { instance: string; slots: number }[] }]>(url, ["dev", service]);
+    return new Map(report.endpoints.map(({ instance, slots }) => [instance, slots]));
+  }
+
+  /** Waits until `count` instances of the service serve, and hold as many slots each (± 1): the first one had all. */
+  async spread(client: Client, service: string, count: number): Promise<void> {
+    await this.serving(service, count);
+    await until(`${count} instances of ${service} hold their shares`, async () => {
+      const held = [...(await this.slots(client, service)).values()];
+      return held.length === count && held.every((slots) => slots > 0) && Math.max(...held) - Math.min(...held) <= 1;
+    });
+  }
+
   /** The sum of a counter of the gateway over the labels that match. */
   async gatewayMetric(name: string, labels: RegExp = /.*/): Promise<number> {
     return sumOf(await (await fetch(this.#metricsUrl)).text(), name, labels);

@@ -68,6 +68,9 @@ export class RoomLoad {
       } catch (error) {
         const { reason, effect } = LeverError.from(error);
         this.failures.push({ room, reason, effect, sentAt, at: now() });
+        // As whoever wanted that post said would do: again, and not when the next one is due.
+        n--;
+        await sleep(20);
       }
     }
   }

@@ -41,10 +41,10 @@ function at(client: Client, room: string) {
   return client.resource<Room>("rooms", room).where();
 }
 
-test("explain and resources name the holder and the epoch that answer", async () => {
+test.concurrent("explain and resources name the holder and the epoch that answer", async () => {
   await using dev = await LeverDev.start({ manifests });
-  await dev.serving("rooms", 3);
   await using client = dev.client();
+  await dev.spread(client, "rooms", 3);
   for (const room of roomNames(3)) {
     const { instance, epoch } = await at(client, room);
     const explained = await explain(dev, room);
@@ -68,8 +68,8 @@ interface Moved {
 
 /** A room is to move while a method runs in it: what is said meanwhile, and afterwards. */
 async function move(dev: LeverDev): Promise<Moved> {
-  await dev.serving("rooms", 3);
   await using client = dev.client();
+  await dev.spread(client, "rooms", 3);
   const { instance, epoch } = await at(client, "room-1");
   const holding = client.resource<Room>("rooms", "room-1").hold(4000);
   await until("the method runs", () => dev.log.find({ event: "entered", method: "hold" }));
@@ -98,7 +98,7 @@ async function move(dev: LeverDev): Promise<Moved> {
   };
 }
 
-test("while a room moves: the holder that finishes, where it goes, and the call that waits", async () => {
+test.concurrent("while a room moves: the holder that finishes, where it goes, and the call that waits", async () => {
   await using dev = await LeverDev.start({ manifests });
   const { from, during, to, after, held, wasAnsweredEarly } = await move(dev);
   expect({ instance: during.holder, epoch: during.epoch }).toEqual(from);
@@ -109,7 +109,7 @@ test("while a room moves: the holder that finishes, where it goes, and the call 
   expect({ held, wasAnsweredEarly }).toEqual({ held: 1, wasAnsweredEarly: false });
 });
 
-test("the control: one that says where the room is to be is wrong while it moves", async () => {
+test.concurrent("the control: one that says where the room is to be is wrong while it moves", async () => {
   await using dev = await LeverDev.start({
     manifests,
     patches: [

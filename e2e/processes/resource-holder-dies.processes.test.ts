@@ -1,6 +1,6 @@
 /** The holder of rooms is killed, its app or its agent, and its rooms go on: elsewhere, or where they are. */
 
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { type InstanceProcess, LeverDev, type LeverDevOptions } from "../harness/lever-dev.ts";
 import { tally } from "../harness/load.ts";
 import { percentile, RoomLoad, roomNames, roomsByInstance } from "../harness/room-load.ts";
@@ -19,8 +19,8 @@ interface Killed {
 }
 
 async function killApp(dev: LeverDev): Promise<Killed> {
-  await dev.serving("rooms", 3);
   await using client = dev.client();
+  await dev.spread(client, "rooms", 3);
   const load = new RoomLoad(client, { rooms, perSecond: 300 });
   await load.around();
   const { pid, instance } = dev.apps()[0] as InstanceProcess;
@@ -64,13 +64,6 @@ const provesNothing: SourcePatch[] = [
   },
 ];
 
-test("the control: where the process's end proves nothing, they wait for the lease's", async () => {
-  await using dev = await LeverDev.start({ ...options, patches: provesNothing });
-  const found = await killApp(dev);
-  console.log(`an app that is killed, the control: ${JSON.stringify(found)}`);
-  expect(found.p99Ms).toBeGreaterThan(3000);
-});
-
 interface AgentKilled {
   readonly rooms: number;
   readonly answeredElsewhere: number;
@@ -82,8 +75,8 @@ interface AgentKilled {
 }
 
 async function killAgent(dev: LeverDev): Promise<AgentKilled> {
-  await dev.serving("rooms", 3);
   await using client = dev.client();
+  await dev.spread(client, "rooms", 3);
   const load = new RoomLoad(client, { rooms, perSecond: 300 });
   await load.around();
   const { pid, instance } = dev.agents()[0] as InstanceProcess;
@@ -106,23 +99,32 @@ async function killAgent(dev: LeverDev): Promise<AgentKilled> {
   };
 }
 
-test("an agent that is killed: its app serves the same rooms again, with what was in them", async () => {
-  await using dev = await LeverDev.start({ ...options, agents: "process" });
-  const found = await killAgent(dev);
-  console.log(`an agent that is killed: ${JSON.stringify(found)}`);
-  expect(found).toMatchObject({ answeredElsewhere: 0, stateLost: 0, violations: [] });
-  for (const failure of Object.keys(found.failures)) expect(failure).toMatch(/ unknown$/);
-  expect(found.lastMs).toBeLessThan(9000);
-});
+describe.concurrent("side by side", () => {
+  test("the control: where the process's end proves nothing, they wait for the lease's", async () => {
+    await using dev = await LeverDev.start({ ...options, patches: provesNothing });
+    const found = await killApp(dev);
+    console.log(`an app that is killed, the control: ${JSON.stringify(found)}`);
+    expect(found.p99Ms).toBeGreaterThan(3000);
+  });
 
-test("the control: where the app's state is not taken up again, rooms begin anew", async () => {
-  const forgets: SourcePatch = {
-    file: "agent/core/ownership/slot-holder.ts",
-    find: "if (app.holds.get(slot.slot)?.epoch === origin.epoch)",
-    replace: "if (app.holds.size < 0)",
-  };
-  await using dev = await LeverDev.start({ ...options, agents: "process", patches: [forgets] });
-  const found = await killAgent(dev);
-  console.log(`an agent that is killed, the control: ${JSON.stringify(found)}`);
-  expect(found.stateLost).toBeGreaterThan(found.rooms / 2);
+  test("an agent that is killed: its app serves the same rooms again, with what was in them", async () => {
+    await using dev = await LeverDev.start({ ...options, agents: "process" });
+    const found = await killAgent(dev);
+    console.log(`an agent that is killed: ${JSON.stringify(found)}`);
+    expect(found).toMatchObject({ answeredElsewhere: 0, stateLost: 0, violations: [] });
+    for (const failure of Object.keys(found.failures)) expect(failure).toMatch(/ unknown$/);
+    expect(found.lastMs).toBeLessThan(9000);
+  });
+
+  test("the control: where the app's state is not taken up again, rooms begin anew", async () => {
+    const forgets: SourcePatch = {
+      file: "agent/core/ownership/slot-holder.ts",
+      find: "if (app.holds.get(slot.slot)?.epoch === origin.epoch)",
+      replace: "if (app.holds.size < 0)",
+    };
+    await using dev = await LeverDev.start({ ...options, agents: "process", patches: [forgets] });
+    const found = await killAgent(dev);
+    console.log(`an agent that is killed, the control: ${JSON.stringify(found)}`);
+    expect(found.stateLost).toBeGreaterThan(found.rooms / 2);
+  });
 });
