@@ -176,8 +176,8 @@ test("the control: where a half-close ends both directions, nothing comes back",
     patches: [
       {
         file: "protocol/channel/channel.ts",
-        find: "#onPeerEnd(): void {\n    this.#isReadEnded = true;",
-        replace: "#onPeerEnd(): void {\n    this.closeWrite();\n    this.#isReadEnded = true;",
+        find: "return this.#break(moved());\n    this.#isReadEnded = true;",
+        replace: "return this.#break(moved());\n    this.closeWrite();\n    this.#isReadEnded = true;",
       },
     ],
   });
