@@ -261,7 +261,10 @@ describe("what `lever dev` prints to try", () => {
     }
     expect([...answers.values()].slice(0, 3)).toEqual(['"Hello, world!"', '"Hello, world!"\n', ""]);
     expect(answers.get(`npx lever invoke lever://dev/greeter/greetAll '["Ada","Grace"]'`)).toContain("Hello, Grace!");
-    expect([...answers.values()].at(-1)).toMatch(/^\{"bytes":10000000,"sha256":"[0-9a-f]{64}"\}\n$/);
+    const upload = [...answers.keys()].find((line) => line.startsWith("head -c 10000000 ")) as string;
+    expect(answers.get(upload)).toMatch(/^\{"bytes":10000000,"sha256":"[0-9a-f]{64}"\}\n$/);
+    expect(answers.get("npx lever invoke lever://dev/chat/room-7/history")).toContain('"hi all"');
+    expect(answers.get("npx lever explain lever://dev/chat/room-7/")).toMatch(/^resource {4}"room-7" of dev\/chat\n/);
   });
 });
 

@@ -40,7 +40,7 @@ test("a service with resources: where one of them is, as its methods are not tol
   expect(linesToTry([rooms], doors)).toEqual(["npx lever explain lever://dev/rooms/any-name/"]);
   const chat = { environment: "dev", name: "chat", methods: ["history", "say", "joinChan"], resources: true };
   expect(linesToTry([chat], doors)).toEqual([
-    `npx lever chan lever://dev/chat/room-7/joinChan '"Ada"'`,
+    `echo '"hi all"' | npx lever chan lever://dev/chat/room-7/joinChan '"Ada"'`,
     "npx lever invoke lever://dev/chat/room-7/history",
     "npx lever explain lever://dev/chat/room-7/",
   ]);

@@ -44,7 +44,7 @@ const examples: Readonly<Record<string, { readonly methods: readonly string[]; l
   chat: {
     methods: ["joinChan", "history", "say"],
     lines: ({ chan, invoke, explain }) => [
-      chan("room-7/joinChan", `'"Ada"'`),
+      `echo '"hi all"' | ${chan("room-7/joinChan", `'"Ada"'`)}`,
       invoke("room-7/history", ""),
       explain("room-7"),
     ],
