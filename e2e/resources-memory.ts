@@ -15,7 +15,6 @@ const lanes = 300;
 await using dev = await LeverDev.start({
   manifests: ["e2e/fixtures/rooms/rooms.yaml"],
   agents: "process",
-  appEnv: { NODE_OPTIONS: "--expose-gc" },
 });
 await dev.serving("rooms", 3);
 await using client = dev.client();
