@@ -19,6 +19,9 @@ const introduction = `# The command line
 | 2 | usage, arguments or manifests |
 | 3 | network or deadline; also a call that Ctrl-C cancelled |
 | 4 | internal |
+| 5 | a check of \`lever check\` failed |
+
+\`lever bench\` exits with 1 if any call had an error, \`lever run\` with its process's own code.
 
 With \`-o json\` all is on standard output, one JSON document on a line: the result, or each message of a channel, as it
 is; bytes as \`{"bytes":"<base64>"}\`; and an error, last, as \`{"error":{…}}\` with the fields of
