@@ -24,7 +24,7 @@ export interface CallFlags {
 
 export function addCallFlags(command: Command): Command {
   return command
-    .argument("<url>", "lever://<environment>/<service>/<method>, or /<service>/<method>")
+    .argument("<url>", "lever://<environment>/<service>[/<resource>]/<method>, or /<service>[/<resource>]/<method>")
     .argument("[args...]", "the arguments, each a JSON value")
     .option(
       "--gateway <host:port>",

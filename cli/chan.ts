@@ -30,6 +30,7 @@ holds is sent, and nothing is waited for that takes longer than a second. Ctrl-C
 Examples:
   lever chan /negotiate/haggleChan '"a carpet"' 100   and then offers, each on a line: {"price":60}
   lever chan /upload/putChan --bytes < photo.jpg      any size
+  lever chan lever://dev/chat/room-7/joinChan '"Ada"' with the resource room-7
   lever chan /upload/getChan 1000000 -o json | tail -n 1
   printf '%s\\n' '{"price":80}' | lever chan /negotiate/haggleChan '"a carpet"' 100 -o json
 

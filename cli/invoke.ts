@@ -21,6 +21,7 @@ Examples:
   lever invoke /hello/divide 1 0                      the method's own error: exit code 1
   lever invoke /hello/checksum --args-file photo.jpg  bytes as the arguments
   lever invoke /hello/sayHello '"Ada"' -o json -t 500
+  lever invoke lever://dev/chat/room-7/history        of the resource room-7; other characters percent-encoded
 
 ${exitCodesHelp}`,
     )
