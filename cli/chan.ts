@@ -1,7 +1,7 @@
 /** `lever chan`: a channel on standard input and output. */
 
 import type { Command } from "commander";
-import type { Channel } from "leveros";
+import type { Channel, ChannelState } from "leveros";
 import { runCallCommand } from "./call-command.ts";
 import { addCallFlags, type CallFlags, callOptions } from "./call-options.ts";
 import { exitCodesHelp } from "./exit-code.ts";
@@ -12,12 +12,14 @@ import { TerminalInput } from "./terminal-input.ts";
 
 interface ChanFlags extends CallFlags {
   readonly bytes?: boolean;
+  readonly resume?: boolean;
 }
 
 export function addChan(program: Command): void {
   addCallFlags(program.command("chan"))
     .description("open a channel; lines of standard input are sent, what comes in is printed")
     .option("--bytes", "send standard input as it is, in messages of bytes, instead of a JSON value on each line")
+    .option("--resume", "open the channel again when its resource moves, or its instance or the way to it is lost")
     .addHelpText(
       "after",
       `
@@ -30,7 +32,7 @@ holds is sent, and nothing is waited for that takes longer than a second. Ctrl-C
 Examples:
   lever chan /negotiate/haggleChan '"a carpet"' 100   and then offers, each on a line: {"price":60}
   lever chan /upload/putChan --bytes < photo.jpg      any size
-  lever chan lever://dev/chat/room-7/joinChan '"Ada"' with the resource room-7
+  lever chan --resume lever://dev/chat/room-7/joinChan '"Ada"'   with the resource room-7, wherever it goes
   lever chan /upload/getChan 1000000 -o json | tail -n 1
   printf '%s\\n' '{"price":80}' | lever chan /negotiate/haggleChan '"a carpet"' 100 -o json
 
@@ -38,10 +40,19 @@ ${exitCodesHelp}`,
     )
     .action((url: string, texts: string[], flags: ChanFlags) =>
       runCallCommand(url, texts, flags, async ({ client, args, interruption }) => {
-        await using channel = await client.openChannel(url, args, callOptions(flags, interruption.signal));
+        const resume = flags.resume === true;
+        const options = { ...callOptions(flags, interruption.signal), ...(resume && { resume }) };
+        await using channel = await client.openChannel(url, args, options);
+        channel.onstate = showState;
         await converse(channel, flags, () => interruption.abort());
       }),
     );
+}
+
+/** Beside the messages, for people. */
+function showState(state: ChannelState): void {
+  if (state === "resuming") process.stderr.write("lever: the channel is being opened again\n");
+  else if (state === "discontinuity") process.stderr.write("lever: messages may be missing here\n");
 }
 
 type Input = PipedInput | TerminalInput;
