@@ -1,4 +1,4 @@
-/** docs/node.md: what it shows compiles. */
+/** docs/node.md and docs/guarantees.md: what they show compiles. */
 
 import { execFile } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -26,7 +26,12 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 it("compiles, each example as a module", async () => {
   const guide = snippets(readFileSync(path.join(root, "docs/node.md"), "utf8"));
   expect(guide.size).toBeGreaterThan(12);
-  for (const [file, code] of guide) {
+  const guarantees = snippets(readFileSync(path.join(root, "docs/guarantees.md"), "utf8"));
+  expect(guarantees.size).toBeGreaterThan(3);
+  for (const [file, code] of [
+    ...guide,
+    ...[...guarantees].map(([name, text]) => [`guarantees/${name}`, text] as const),
+  ]) {
     mkdirSync(path.dirname(path.join(folder, file)), { recursive: true });
     writeFileSync(path.join(folder, file), `${code}\nexport {};\n`);
   }
