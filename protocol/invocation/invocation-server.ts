@@ -28,7 +28,8 @@ import type { Outcome, OutcomeListener, TokenCall, TokenMemory } from "./token-m
 export interface MethodHost {
   /**
    * Before `prepare`, for what names a resource or has a token: what it throws refuses it, with effect `none`. It
-   * returns the memory of tokens that the call falls into; a channel's token is not remembered.
+   * returns the memory of tokens that the call falls into; a channel's token is not remembered. One that is waited for
+   * may be done with (`isDone`) when it comes.
    */
   admit?(invocation: Invocation): TokenMemory | undefined | Promise<TokenMemory | undefined>;
   /** Just before a method that `admit` was asked for is entered: what it throws refuses the call, with effect `none`. */
@@ -359,10 +360,14 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     }
     if (!(memory instanceof Promise)) return this.#remember(memory, args);
     const kept = keep(args, budget);
-    if (kept === undefined) memory = Promise.reject(tooManyArguments());
+    if (kept === undefined) {
+      // Nobody waits for it any more, and nothing may come of it.
+      memory.catch(() => {});
+      return this.refuse(tooManyArguments());
+    }
     this.#afterPrepared(
-      memory.finally(() => kept?.drop()),
-      (found) => this.#remember(found, kept?.args ?? args),
+      memory.finally(() => kept.drop()),
+      (found) => this.#remember(found, kept.args),
     );
   }
 

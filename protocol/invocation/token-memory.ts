@@ -41,6 +41,10 @@ export interface RememberedOutcome extends TokenCall, Outcome {
 export class TokenBudget {
   tokens = 0;
   bytes = 0;
+  /** Those that remember something. */
+  readonly memories = new Set<TokenMemory>();
+  /** Nothing of any of them is to be forgotten before; wall-clock ms. */
+  forgetAtMs = Number.POSITIVE_INFINITY;
 }
 
 export interface TokenMemoryOptions {
@@ -151,6 +155,7 @@ export class TokenMemory {
     const { budget } = this.#options;
     budget.tokens -= this.size;
     budget.bytes -= this.#bytes;
+    budget.memories.delete(this);
     this.#bytes = 0;
     this.#remembered.clear();
     this.#running.clear();
@@ -166,11 +171,12 @@ export class TokenMemory {
     this.#bytes += bytes;
     budget.tokens++;
     budget.bytes += bytes;
+    budget.memories.add(this);
+    budget.forgetAtMs = Math.min(budget.forgetAtMs, outcome.forgetAtMs);
   }
 
-  #forget(): void {
-    const { budget, wallNow } = this.#options;
-    const now = wallNow();
+  #forget(now = this.#options.wallNow()): void {
+    const { budget } = this.#options;
     for (const [key, outcome] of this.#remembered) {
       if (outcome.forgetAtMs > now) return;
       this.#remembered.delete(key);
@@ -183,6 +189,22 @@ export class TokenMemory {
         this.#sinceMs = Math.max(this.#sinceMs, outcome.timeMs - this.#options.skewMs + 1);
       }
     }
+    budget.memories.delete(this);
+  }
+
+  /** Of all memories of the process: those that nobody calls keep what they have until they are asked. */
+  #forgetAll(): void {
+    const { budget, wallNow } = this.#options;
+    const now = wallNow();
+    if (now < budget.forgetAtMs) return;
+    budget.forgetAtMs = Number.POSITIVE_INFINITY;
+    for (const memory of budget.memories) {
+      memory.#forget(now);
+      for (const { forgetAtMs } of memory.#remembered.values()) {
+        budget.forgetAtMs = Math.min(budget.forgetAtMs, forgetAtMs);
+        break;
+      }
+    }
   }
 
   #checkRoom(): void {
@@ -191,6 +213,7 @@ export class TokenMemory {
     if (this.#bytes >= tokenBytesMaxOfSlot) {
       throw full("bytes of outcomes of one slot", this.#bytes, "tokenBytesMax", tokenBytesMaxOfSlot);
     }
+    if (budget.tokens >= tokensOfProcessMax || budget.bytes >= tokenBytesOfProcessMax) this.#forgetAll();
     if (budget.tokens >= tokensOfProcessMax) {
       throw full("tokens of the process", budget.tokens, "tokensOfProcessMax", tokensOfProcessMax);
     }

@@ -320,6 +320,33 @@ describe("a call", () => {
     expect(outcomes.filter(({ value }) => value !== undefined)).toHaveLength(1000);
   });
 
+  it("is refused where its arguments cannot be kept, and holds up no drain afterwards", async () => {
+    world = await World.start(Room);
+    const { budget } = world.connection.runtime;
+    const slot = world.slot("a");
+    budget.bytes = budget.bytesMax;
+    const refused = await settled(world.agent.call("a", "add"));
+    budget.bytes = 0;
+    expect(refused.reason).toBe("OVERLOADED none");
+    world.agent.open(slot, 1);
+    await world.settle();
+    expect(made).toEqual([]);
+    world.agent.send({ type: "drain", slot, epoch: 1 });
+    await world.settle();
+    expect(world.agent.of("closed")).toMatchObject([{ slot, epoch: 1, hasState: true }]);
+  });
+
+  it("whose arguments cannot be kept may be late for its slot, too", async () => {
+    world = await World.start(Room);
+    const { budget } = world.connection.runtime;
+    budget.bytes = budget.bytesMax;
+    const refused = await settled(world.agent.call("a", "add"));
+    budget.bytes = 0;
+    expect(refused.reason).toBe("OVERLOADED none");
+    // An error that nobody hears of would end the process.
+    await world.pass(31_000);
+  });
+
   it("of another epoch is refused with the one to wait for", async () => {
     world = await World.start(Room);
     await world.openAll(7);

@@ -608,7 +608,8 @@ export class ResourceHost implements HoldChannelHandler {
   }
 
   #admitted(invocation: Invocation, resource: string, slot: Slot): TokenMemory {
-    if (!slot.takesCalls) throw movedTo(slot.epoch + 1);
+    // One that was refused while it waited would never be counted out.
+    if (!slot.takesCalls || invocation.isDone) throw movedTo(slot.epoch + 1);
     const call = new ResourceCall(slot, resource);
     invocation.attachment = call;
     if (slot.gate !== undefined) invocation.gate = slot.gate;
