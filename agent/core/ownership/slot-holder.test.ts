@@ -124,6 +124,15 @@ describe("an incarnation", () => {
     expect(app.ofType("abort")).toEqual([]);
   });
 
+  it("reports nothing of a lease that is over, whether or not it has woken to that", async () => {
+    await serving();
+    world.leader.cut();
+    world.suspend(20_000);
+    await world.advance(300);
+    expect(world.leader.connections.length).toBe(2);
+    expect(world.leader.last.identity.holds).toEqual([]);
+  });
+
   it("tells the leader what has become of its slots while it connected", async () => {
     const { app, leader } = await serving();
     leader.send({ type: "drain", slots: [{ slot: 3, epoch: 7, next: 12 }] });
@@ -856,6 +865,24 @@ describe("a service that serves while nobody knows who holds a resource", () => 
     await world.advance(1001);
     expect(world.leader.last.identity.incarnation).not.toBe(leader.identity.incarnation);
     expect(world.leader.last.identity.holds).toEqual([]);
+  });
+
+  it("begins anew also if what it serves had no lease any more", async () => {
+    const { app, peer } = await serving();
+    world.leader.isAway = true;
+    world.leader.cut();
+    await world.advance(14_000);
+    // Until it is granted slots anew, it serves on without an incarnation that is connected, and at times without any.
+    const isBetween = () => h1.agent.ownership.lapses === 1;
+    while (!isBetween()) await world.advance(10);
+    if (world.ownership !== undefined) world.ownership = { ...world.ownership, onUncertain: "Wait" };
+    world.publish();
+    await world.settle();
+    expect(app.ofType("abort").map(({ slot }) => slot)).toEqual([3, 4]);
+    const call = new Outcome(peer.call("echo", in3));
+    await world.settle();
+    expect(moved(call)).toBe("none MOVED 8");
+    expect(h1.agent.heldSlots).toEqual([]);
   });
 
   it("goes on where it was when the leader is back", async () => {

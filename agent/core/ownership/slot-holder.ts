@@ -222,7 +222,8 @@ export class SlotHolder implements AppLinkOwner {
     this.#isPolicyKnown = true;
     const served = this.#serves;
     if (table.policy.ownership !== undefined) this.#policy = table.policy.ownership;
-    if (this.#incarnation !== undefined && this.#serves !== served) this.#startAnew();
+    const hasAny = this.#incarnation !== undefined || this.#slots.size > 0;
+    if (hasAny && this.#serves !== served) this.#startAnew();
     for (const [slot, epoch] of this.#released) {
       if ((table.slots?.[slot]?.epoch ?? 0) > epoch) this.#released.delete(slot);
     }
@@ -380,7 +381,8 @@ export class SlotHolder implements AppLinkOwner {
       address,
       incarnation,
       process,
-      holds: [...this.#slots.values()]
+      // Of a lease that is over nothing is held, though nobody may have woken to that: the slots may be others'.
+      holds: [...(lease.isOver ? [] : this.#slots.values())]
         .filter((slot) => slot.lease === lease)
         .map(({ slot, epoch, state }) => ({ slot, epoch, isDraining: state !== "Held" && state !== "Opening" })),
       released: [...this.#released].map(([slot, epoch]) => ({ slot, epoch, hasState: this.#hasState(slot, epoch) })),

@@ -376,6 +376,25 @@ describe("a holder that leaves", () => {
     expect(b.grants.every(({ origin }) => origin.memory === "state")).toBe(true);
   });
 
+  it("keeps them if that is called off, and callers hear that what they wait for will not come", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    const a = world.add("a");
+    await world.run(100);
+    a.busy.add(0);
+    const { epoch } = world.row(0);
+    const key = { environment: "dev", service: "chat", instance: "a" };
+    world.leader.setDraining(key, true);
+    await world.run(100);
+    const drain = a.log.find((message) => message.type === "drain");
+    const next = drain?.slots[0]?.next as number;
+    expect([a.holds.get(0)?.isDraining, next > epoch]).toEqual([true, true]);
+    world.leader.setDraining(key, false);
+    await world.run(100);
+    expect(a.holds.get(0)?.isDraining).toBe(false);
+    expect(world.row(0)).toMatchObject({ holder: "a", epoch, isMoving: false });
+    expect(world.row(0).issued).toBeGreaterThanOrEqual(next);
+  });
+
   it("gives them up to whom the source expects, when that one is there", async () => {
     const world = new LeaderWorld({ slots: 4 });
     const a = world.add("a");

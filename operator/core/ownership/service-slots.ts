@@ -644,14 +644,16 @@ export class ServiceSlots {
         const isStopping = holder.isLeaving || this.#record(holder.instance).isDraining;
         if (isTold || isAnyoneExpected || !isStopping) return;
         // Nobody will be there to take it: it would be kept until its instance is killed.
-        const next = Math.max(row.issued, epoch) + 1;
+        const next = this.#epoch(now);
         row.drained = { connection, next };
         this.#outbox(connection).drains.push({ slot, epoch, next });
         return;
       }
       if (!isTold) return;
-      // A drain that was called off.
+      // A drain that was called off: what callers were told to wait for will not come.
       row.drained = undefined;
+      row.issued = Math.max(row.issued, this.#epoch(now));
+      this.#changed();
       this.#outbox(connection).resumes.push({ slot, epoch });
       return;
     }
