@@ -135,7 +135,10 @@ export class Holder implements HolderRef {
     if (message.type === "held") {
       const held = message.slots.map((slot) => ({ ...slot, isDraining: false }));
       this.report = { holds: [...others, ...held], released };
-    } else this.report = { holds: others, released: [...released, ...message.slots] };
+    } else {
+      const before = released.filter(({ slot }) => !said.has(slot));
+      this.report = { holds: others, released: [...before, ...message.slots] };
+    }
   }
 
   end(end: HolderEnd, error: LeverError): void {
