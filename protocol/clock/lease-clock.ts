@@ -37,8 +37,28 @@ export interface LeaseRuntime {
   readonly Date: { now(): number };
 }
 
-/** The real one. `bootMs` reads a clock that goes on in suspend; in Node `() => os.uptime() * 1000`. */
+/** The wall clock and the monotonic one may drift apart by this much until the boot-time clock is read again. */
+const driftMsMax = 5;
+
+/**
+ * The real one. `bootMs` reads a clock that goes on in suspend; in Node `() => os.uptime() * 1000`.
+ *
+ * A reading is taken for each call and each write, and the boot-time clock is a file that takes 5 µs to read. A machine
+ * that was suspended shows that in its wall clock too, which stands off from the monotonic one by the time that it
+ * slept; so the boot-time clock is read only when these two do not agree as they did before.
+ */
 export function runtimeLeaseClock(runtime: LeaseRuntime, bootMs: () => number): LeaseClock {
-  const { performance, Date: wall } = runtime;
-  return { read: () => ({ monotonicMs: performance.now(), bootMs: bootMs(), wallMs: wall.now() }) };
+  let wallAheadMs = Number.NaN;
+  let bootAheadMs = 0;
+  return {
+    read() {
+      const monotonicMs = runtime.performance.now();
+      const wallMs = runtime.Date.now();
+      if (!(Math.abs(wallMs - monotonicMs - wallAheadMs) <= driftMsMax)) {
+        wallAheadMs = wallMs - monotonicMs;
+        bootAheadMs = bootMs() - monotonicMs;
+      }
+      return { monotonicMs, bootMs: monotonicMs + bootAheadMs, wallMs };
+    },
+  };
 }
