@@ -414,6 +414,20 @@ describe("a drain", () => {
     expect(h1.agent.ownership).toMatchObject({ held: 1, moved: 1, misrouted: 1 });
   });
 
+  it("is the end of its epoch: granted once more, it is released once more", async () => {
+    const { app, peer, leader } = await serving();
+    leader.send({ type: "drain", slots: [{ slot: 3, epoch: 7, next: 12 }] });
+    await world.settle();
+    app.closed(3, 7);
+    await world.settle();
+    leader.grant(3, 7);
+    await world.settle();
+    expect(leader.released).toEqual(["3@7 with state", "3@7 with state"]);
+    const call = new Outcome(peer.call("echo", in3));
+    await world.settle();
+    expect(moved(call)).toBe("none MOVED 8");
+  });
+
   it("is called off", async () => {
     const { app, peer, leader } = await serving();
     leader.send({ type: "drain", slots: [{ slot: 3, epoch: 7, next: 12 }] });

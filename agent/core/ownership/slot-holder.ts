@@ -514,6 +514,7 @@ export class SlotHolder implements AppLinkOwner {
       if (known.state === "Held") this.#tell({ type: "held", slots: [{ slot: index, epoch }] });
       return;
     }
+    if (this.#released.get(index) === epoch) return this.#repeatRelease(index, epoch);
     if (app === undefined || policy === undefined || lease === undefined) return this.#refuseGrant(granted);
     const isSafe = lease.isAdmitting || this.#serves;
     if (!isSafe || index >= policy.slots || epoch < (known?.epoch ?? 0)) return this.#refuseGrant(granted);

@@ -795,6 +795,28 @@ describe("when the agent is gone", () => {
     expect(disposed).toEqual(["a"]);
   });
 
+  it("an old method that does not return holds up a move only until that is called off", async () => {
+    world = await World.start(Room, {}, {}, { slots: 1 });
+    await world.openAll(3);
+    await settled(world.agent.call("a", "insist", ["old"], { epoch: 3 }));
+    const agent = await anotherAgent();
+    agent.open(0, 4, { keeps: 3, absent: "lost" });
+    await world.settle();
+    expect((await settled(agent.call("b", "add", [], { epoch: 4 }))).value).toBe(1);
+    agent.send({ type: "drain", slot: 0, epoch: 4 });
+    await world.settle();
+    expect(agent.of("closed")).toEqual([]);
+    agent.send({ type: "resume", slot: 0, epoch: 4 });
+    await world.settle();
+    expect((await settled(agent.call("b", "add", [], { epoch: 4 }))).value).toBe(2);
+    agent.send({ type: "drain", slot: 0, epoch: 4 });
+    await world.settle();
+    gates.get("old")?.();
+    await world.settle();
+    expect(agent.of("closed")).toMatchObject([{ slot: 0, epoch: 4, hasState: true }]);
+    expect(agent.handed.get(0)?.states).toEqual({ a: { count: 1 }, b: { count: 2 } });
+  });
+
   it("objects are closed without a word if somebody may have had it", async () => {
     world = await World.start(Room);
     await world.openAll(3);

@@ -451,7 +451,8 @@ export class ResourceHost implements HoldChannelHandler {
 
   #onDrain(hold: HoldChannel, message: SlotEpoch): void {
     const slot = this.#find(message);
-    if (slot === undefined || slot.phase === "lost") return this.#sayClosed(hold, message);
+    // Closed when what still runs has returned.
+    if (slot === undefined || slot.phase === "lost") return this.#onAbort(hold, message);
     if (slot.phase !== "open") return;
     slot.phase = "draining";
     slot.drainingWith = new LeverError("MOVED", "the resource is to move to another instance", { effect: "none" });
@@ -464,13 +465,17 @@ export class ResourceHost implements HoldChannelHandler {
 
   #closeIfIdle(slot: Slot): void {
     if (slot.phase !== "draining" || slot.calls.size > 0) return;
+    if (slot.inherited.size > 0) {
+      // Methods of an earlier epoch may run for as long as they like: until they have returned the move can be called off.
+      void Promise.all(slot.inherited.values()).then(() => this.#closeIfIdle(slot));
+      return;
+    }
     slot.phase = "closing";
     void this.#close(slot);
   }
 
-  /** Every method has returned, and all that they said has left. */
+  /** Every method has returned, those of earlier epochs too, and all that they said has left. */
   async #close(slot: Slot): Promise<void> {
-    await Promise.all(slot.inherited.values());
     let { absent }: { absent: AbsentMemory } = slot;
     const closing = [...slot.objects].map(async ([name, object]) => {
       const left = await this.#closeObject(slot, name, object, true);
