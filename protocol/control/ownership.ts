@@ -47,8 +47,8 @@ export interface SlotEpoch {
 }
 
 /**
- * What a resource of the slot finds at its first call here, unless it was handed over itself: `fresh`, nothing can have
- * been there; `lost`, something may have been there and nobody can say what.
+ * What a resource of the slot finds at its first call here, unless it was handed over itself: `fresh`, nothing was cut
+ * off, and what there was has left nothing; `lost`, something may have been cut off and nobody can say what.
  */
 export type AbsentMemory = "fresh" | "lost";
 

@@ -6,8 +6,9 @@ import { isCallableName, isStreamingName } from "@leveros/protocol/target/lever-
 import { type StandardSchema, validatedMethod } from "../validated.ts";
 
 /**
- * What a resource finds at its first call in an instance: `state`, what the last holder left; `fresh`, nothing can have
- * been there; `lost`, something may have been there, and nobody can say what.
+ * What a resource finds when its object is made: `state`, what the last one left; `fresh`, nothing was cut off: the
+ * resource is new, or its last object was disposed of in order and left nothing; `lost`, something may have been cut off,
+ * and nobody can say what.
  */
 export type ResourceMemory = "state" | "fresh" | "lost";
 
