@@ -76,6 +76,10 @@ const storm: FaultWeights = {
   "silent both ways": 3,
   "machine cut off": 3,
   "cut off from operator": 4,
+  "cluster split": 4,
+  "instance frozen": 3,
+  "stopped at the end of a lease": 3,
+  "store unwell and operator crashes": 4,
   "store unwell": 3,
   "store slow": 1,
 };
@@ -99,7 +103,10 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
       plan: {
         ...instances,
         weights: {
-          "cut off from operator": 6,
+          "cut off from operator": 3,
+          "cluster split": 8,
+          "instance frozen": 5,
+          "stopped at the end of a lease": 6,
           "machine cut off": 2,
           "link slow": 5,
           "silent one way": 2,
@@ -112,7 +119,21 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
         pauseMs: 6000,
         durationMsMax: 40_000,
       },
-      load: { stubbornRate: 0.5, nestedRate: 0.4, talkers: 6, channelMsMax: 30_000 },
+      load: { stubbornRate: 0.5, nestedRate: 0.4, talkers: 3, channelMsMax: 30_000 },
+    },
+  ],
+  [
+    5,
+    {
+      name: "services made anew",
+      onlyPlanned: false,
+      plan: {
+        ...instances,
+        weights: { "service made anew": 2, "app crash": 1, "scale up": 1, drain: 1 },
+        pauseMs: 8000,
+        durationMsMax: 5000,
+      },
+      load: {},
     },
   ],
   [
@@ -143,6 +164,7 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
       plan: { ...instances, weights: { "app hangs": 1 }, pauseMs: 9000, durationMsMax: 45_000 },
       load: {
         isSteady: true,
+        callers: 8,
         stubbornRate: 0,
         timeoutMsMin: 2000,
         timeoutMsMax: 3000,
@@ -155,14 +177,15 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
 
 const load: Load = {
   rooms: Array.from({ length: 8 }, (_, index) => `room-${index}`),
-  callers: 8,
-  talkers: 3,
+  callers: 4,
+  talkers: 2,
   pauseMs: 600,
   methodMsMax: 1500,
   timeoutMsMin: 1000,
   timeoutMsMax: 8000,
   stubbornRate: 0.08,
-  stubbornMsMax: 30_000,
+  // Within the time that all has to be well again: nobody else gets the room of one that does not stop.
+  stubbornMsMax: 18_000,
   nestedRate: 0.15,
   tokenRate: 0.2,
   channelMsMax: 20_000,
@@ -181,7 +204,7 @@ async function callUntilItWorks(caller: Caller, room: string): Promise<void> {
   const { process, observer } = caller;
   const untilMs = process.seenNow() + recoveryMs;
   for (let attempt = 1; ; attempt++) {
-    const call = `last/${room}.${attempt}`;
+    const call = `${caller.name}last/${room}.${attempt}`;
     const timeoutMs = Math.max(Math.ceil(untilMs - process.seenNow()), 1);
     const { error } = await callOnce(caller, room, "add", { call, ms: 0 }, { timeoutMs });
     if (error === undefined) return;
@@ -240,27 +263,21 @@ export async function simulateSeed({ seed, minutes, onLine }: SimulationOptions)
   const faults = new Faults(cluster, weather.plan);
   const endsAtMs = minutes * 60_000;
   const isOver = () => world.now() >= endsAtMs;
-  const { app } = cluster.addCaller("caller");
-  const caller: Caller = {
-    world,
-    process: app.process,
-    client: app.client,
-    observer,
-    load: { ...load, ...weather.load },
-    isOver,
-  };
+  const loadOfAll = { ...load, ...weather.load };
+  const callers = [1, 2].map((number): Caller => {
+    const { app } = cluster.addCaller(`caller-${number}`);
+    return { name: `${number}-`, world, process: app.process, client: app.client, observer, load: loadOfAll, isOver };
+  });
   world.after(warmUpMs, () => {
-    startCalling(caller);
+    for (const caller of callers) startCalling(caller);
     faults.begin();
   });
   const isViolated = () => checker.violations.length > 0;
   await world.run(endsAtMs, isViolated);
   if (!isViolated()) {
     faults.end();
-    for (const room of caller.load.rooms) {
-      app.process.run(() => {
-        void callUntilItWorks(caller, room);
-      });
+    for (const caller of callers) {
+      for (const room of loadOfAll.rooms) caller.process.run(() => void callUntilItWorks(caller, room));
     }
     await world.run(endsAtMs + recoveryMs + 3000, isViolated);
   }

@@ -13,7 +13,7 @@ import { type Item, type Result, roomUrl, sleep, type Task } from "./room.ts";
 /** What is called how often, and how long it takes. */
 export interface Load {
   readonly rooms: readonly string[];
-  /** Loops that call, and loops that keep a channel open. */
+  /** Of each caller: loops that call, and loops that keep a channel open. */
   readonly callers: number;
   readonly talkers: number;
   /** Between two calls of a loop, on average. */
@@ -39,6 +39,8 @@ export interface Caller {
   readonly client: Client;
   readonly observer: Observer;
   readonly load: Load;
+  /** Different for each caller. */
+  readonly name: string;
   /** From here on no new call is begun. */
   isOver(): boolean;
 }
@@ -61,7 +63,7 @@ async function callForEver(caller: Caller, rooms: readonly string[], counter: { 
   for (;;) {
     await sleep(process, random.between(0, 2 * load.pauseMs));
     if (caller.isOver()) return;
-    const call = `c${++counter.calls}`;
+    const call = `${caller.name}c${++counter.calls}`;
     const room = random.pick(rooms);
     const isStubborn = random.chance(load.stubbornRate);
     const ms = isStubborn
@@ -124,10 +126,10 @@ async function talkForEver(caller: Caller, counter: { channels: number }): Promi
   for (;;) {
     await sleep(process, random.between(0, 1000));
     if (caller.isOver()) return;
-    const call = `ch${++counter.channels}`;
+    const call = `${caller.name}ch${++counter.channels}`;
     const isStubborn = random.chance(load.stubbornRate * 3);
     const everyMs = Math.round(random.between(50, 400));
-    const ms = random.between(0, isStubborn ? Math.max(load.channelMsMax, load.stubbornMsMax) : load.channelMsMax);
+    const ms = random.between(0, isStubborn ? load.stubbornMsMax : load.channelMsMax);
     await talk(caller, random.pick(load.rooms), { call, ms, everyMs, ...(isStubborn && { isStubborn }) });
   }
 }
@@ -138,7 +140,7 @@ async function followForEver(caller: Caller, counter: { channels: number }): Pro
   for (;;) {
     await sleep(process, random.between(0, 1000));
     if (caller.isOver()) return;
-    const call = `fo${++counter.channels}`;
+    const call = `${caller.name}fo${++counter.channels}`;
     const everyMs = Math.round(random.between(50, 400));
     await follow(caller, random.pick(load.rooms), { call, ms: random.between(0, 3 * load.channelMsMax), everyMs });
   }

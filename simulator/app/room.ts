@@ -56,6 +56,11 @@ export function sleep(process: SimProcess, ms: number): Promise<void> {
   });
 }
 
+/** Resolves in a callback of its own. */
+function turn(process: SimProcess, tag: string): Promise<void> {
+  return new Promise((resolve) => process.post(0, resolve, tag));
+}
+
 /** Resolves when the time is over or, with false, when one of the signals is aborted. */
 function sleepUnless(process: SimProcess, ms: number, ...signals: AbortSignal[]): Promise<boolean> {
   if (signals.some(({ aborted }) => aborted)) return Promise.resolve(false);
@@ -209,7 +214,11 @@ class Room {
       caller: app,
       token: undefined,
     });
-    return this.#client.invoke(roomUrl(next, "add"), [{ ...task, call, by: markOf(run) }]).then(
+    // In a turn of its own, which may be stopped.
+    const made = turn(process, "call").then(() =>
+      this.#client.invoke(roomUrl(next, "add"), [{ ...task, call, by: markOf(run) }]),
+    );
+    return made.then(
       (result) => {
         observer.answered({
           atMs: process.seenNow(),

@@ -136,4 +136,6 @@ export interface Observer {
   /** The process did nothing from one time to the other. */
   stopped(app: AppName, fromMs: number, toMs: number): void;
   died(app: AppName, atMs: number): void;
+  /** The service was deleted and is made anew: its resources begin anew too. */
+  madeAnew(): void;
 }

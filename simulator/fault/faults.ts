@@ -22,6 +22,8 @@ export type FaultKind =
   | "agent stopped"
   | "agent stopped within"
   | "app hangs"
+  | "instance frozen"
+  | "stopped at the end of a lease"
   | "operator crash"
   | "operator restart"
   | "operator stopped"
@@ -40,9 +42,12 @@ export type FaultKind =
   | "silent both ways"
   | "machine cut off"
   | "cut off from operator"
+  | "cluster split"
   // The store of the slot tables.
   | "store unwell"
-  | "store slow";
+  | "store slow"
+  | "store unwell and operator crashes"
+  | "service made anew";
 
 export type FaultWeights = Partial<Record<FaultKind, number>>;
 
@@ -162,6 +167,10 @@ export class Faults {
         return place !== undefined && this.#stop(kind, place.agent.process);
       case "agent stopped within":
         return place !== undefined && this.#stopWithin(kind, place.agent.process);
+      case "instance frozen":
+        return place !== undefined && this.#freeze(place);
+      case "stopped at the end of a lease":
+        return place !== undefined && this.#stopAtEnd(place);
       case "operator crash":
         return this.#operatorCrash(kind, random.chance(0.7) ? random.between(50, 3000) : this.#duration());
       case "operator restart":
@@ -231,6 +240,8 @@ export class Faults {
         const { machine } = place;
         return this.#begin(kind, machine.name, this.#duration(), this.#isolate(machine, [cluster.operatorMachine]));
       }
+      case "cluster split":
+        return this.#split();
       case "store unwell": {
         const { apiServer } = cluster;
         apiServer.unansweredRate = random.between(0.2, 1);
@@ -238,6 +249,10 @@ export class Faults {
           apiServer.unansweredRate = 0;
         });
       }
+      case "store unwell and operator crashes":
+        return this.#crashesWithStore();
+      case "service made anew":
+        return this.#makeAnew();
       case "store slow": {
         const { apiServer } = cluster;
         apiServer.extraLatencyMs = random.between(50, 2000);
@@ -283,18 +298,112 @@ export class Faults {
     if (!process.isAlive) return false;
     const durationMs = this.#duration();
     const fromMs = this.#world.now();
-    process.stopWithin(this.#world.random.integer(0, 8), () => {});
+    const { random } = this.#world;
+    process.stopWithin(random.integer(0, 8), () => {}, random.chance(0.3) ? "call" : undefined);
     this.#cluster.wasStopped(process, fromMs, fromMs + durationMs);
-    return this.#begin(kind, process.name, durationMs, () => process.goWithin());
+    return this.#begin(kind, process.name, durationMs, () => process.goOn());
+  }
+
+  /** App and agent stop together, the app when it has just written; one of them wakes first. */
+  #freeze(place: Place): boolean {
+    const { random } = this.#world;
+    const [app, agent] = [place.app.process, place.agent.process];
+    if (!app.isAlive || !agent.isAlive) return false;
+    const durationMs = random.chance(0.3) ? this.#duration() : random.between(14_000, 25_000);
+    const fromMs = this.#world.now();
+    let isAgentStopped = false;
+    const freezesAgent = random.chance(0.6);
+    app.stopAfterWrite(
+      () => {
+        if (!freezesAgent) return;
+        isAgentStopped = true;
+        agent.stop();
+      },
+      random.chance(0.6) ? "call" : undefined,
+    );
+    const wakesAgentAfterMs = durationMs - random.between(0, 3000);
+    const wakeAgent = () => {
+      if (isAgentStopped) agent.go();
+      isAgentStopped = false;
+    };
+    this.#world.after(Math.max(wakesAgentAfterMs, 0), wakeAgent);
+    this.#cluster.wasStopped(app, fromMs, fromMs + durationMs);
+    return this.#begin("instance frozen", place.instance, durationMs, () => {
+      wakeAgent();
+      app.goOn();
+    });
+  }
+
+  /** Cut off from the operator, and stopped for a moment when others may begin to hold what it has held. */
+  #stopAtEnd(place: Place): boolean {
+    const { random } = this.#world;
+    const { machine } = place;
+    const heal = this.#isolate(machine, [this.#cluster.operatorMachine]);
+    const fromMs = random.between(8000, 15_000);
+    const durationMs = random.between(200, 3400);
+    let goOn = () => {};
+    this.#world.after(fromMs, () => {
+      const process = random.chance(0.7) ? place.agent.process : place.app.process;
+      if (!process.isAlive) return;
+      const now = this.#world.now();
+      this.#cluster.wasStopped(process, now, now + durationMs);
+      process.stopWithin(random.integer(0, 8), () => {});
+      goOn = () => process.goOn();
+      this.#world.after(durationMs, goOn);
+    });
+    return this.#begin("stopped at the end of a lease", machine.name, fromMs + random.between(4000, 9000), () => {
+      goOn();
+      heal();
+    });
+  }
+
+  /** Writes that land late, or never, and leaders that come and go meanwhile. */
+  #crashesWithStore(): boolean {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    cluster.apiServer.unansweredRate = random.between(0.4, 1);
+    let isOver = false;
+    const crash = () => {
+      if (isOver) return;
+      if (cluster.operator.process.isAlive) {
+        cluster.operator.kill();
+        this.#world.after(random.between(20, 1500), () => cluster.restartOperator());
+      }
+      cluster.apiServer.unansweredRate = random.chance(0.5) ? 0 : random.between(0.2, 1);
+      this.#world.after(random.between(1000, 6000), crash);
+    };
+    this.#world.after(random.between(100, 3000), crash);
+    return this.#begin("store unwell and operator crashes", "", random.between(3000, 15_000), () => {
+      isOver = true;
+      cluster.apiServer.unansweredRate = 0;
+      cluster.restartOperator();
+    });
+  }
+
+  /**
+   * The service and its table are deleted, and made again: by the same leader, or by another one when nobody can hold
+   * anything any more.
+   */
+  #makeAnew(): boolean {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    if (!cluster.operator.process.isAlive || !cluster.removeService()) return false;
+    const isByAnother = random.chance(0.6);
+    const durationMs = isByAnother ? random.between(17_000, 25_000) : random.between(200, 20_000);
+    const dueAtMs = this.#world.now() + durationMs - 1;
+    return this.#begin("service made anew", "", durationMs, () => {
+      cluster.makeService(isByAnother && this.#world.now() >= dueAtMs);
+    });
   }
 
   #appCrash(place: Place): boolean {
     const { random } = this.#world;
     if (!place.app.process.isAlive) return false;
     const cluster = this.#cluster;
+    const provenAfterMs = random.chance(0.7) ? random.between(5, 300) : random.between(300, 4000);
     const restartsAfterMs = random.chance(0.5) ? random.between(20, 500) : random.between(500, 8000);
-    cluster.killApp(place, random.chance(0.7) ? random.between(5, 300) : random.between(300, 4000));
-    return this.#begin("app crash", place.instance, restartsAfterMs, () => cluster.restartApp(place));
+    cluster.killApp(place, provenAfterMs);
+    return this.#begin("app crash", place.instance, provenAfterMs + restartsAfterMs, () => cluster.restartApp(place));
   }
 
   #agentCrash(kind: FaultKind, place: Place): boolean {
@@ -359,6 +468,32 @@ export class Faults {
     if (a === b) return false;
     const heal = begin(a, b);
     return this.#begin(kind, `${a.name} to ${b.name}`, durationMs, heal);
+  }
+
+  /** Some machines hear of nobody but each other. The way to the others may have been slow before. */
+  #split(): boolean {
+    const { random } = this.#world;
+    const { network, operatorMachine } = this.#cluster;
+    const machines = this.#machines().filter((machine) => machine !== operatorMachine);
+    const apart = machines.filter(() => random.chance(0.4));
+    if (apart.length === 0) return false;
+    const others = [...machines.filter((machine) => !apart.includes(machine)), operatorMachine];
+    const ways = apart.flatMap((a) => others.flatMap((b) => [[a, b] as const, [b, a] as const]));
+    const slowMs = random.chance(0.5) ? random.between(500, 5000) : 0;
+    const extraMs = random.between(500, 3000);
+    // Answers are what is slow.
+    const slowed = ways.filter(([from]) => slowMs > 0 && from === operatorMachine);
+    for (const [from, to] of slowed) network.slow(from, to, extraMs);
+    let heal = () => {};
+    let isOver = false;
+    this.#world.after(slowMs, () => {
+      if (!isOver) heal = this.#silence(ways);
+    });
+    return this.#begin("cluster split", apart.map(({ name }) => name).join(" "), slowMs + this.#duration(1000), () => {
+      isOver = true;
+      for (const [from, to] of slowed) network.slow(from, to, 0);
+      heal();
+    });
   }
 
   #silence(ways: readonly (readonly [Machine, Machine])[]): () => void {

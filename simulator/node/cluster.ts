@@ -17,6 +17,8 @@ import { OperatorNode } from "./operator-node.ts";
 export interface ProcessObserver {
   stopped(process: string, fromMs: number, toMs: number): void;
   died(process: string, atMs: number): void;
+  /** Services were deleted, and are made anew: what they had kept is gone. */
+  madeAnew(): void;
 }
 
 export const environment = "dev";
@@ -101,6 +103,7 @@ export class Cluster {
   operator: OperatorNode;
   readonly #services: ReadonlyMap<string, ServiceNode>;
   readonly #observer: ProcessObserver;
+  #isRemoved = false;
   readonly #counts = new Map<string, number>();
   #operators = 0;
 
@@ -131,6 +134,11 @@ export class Cluster {
       apiServer: this.apiServer,
       restarts: this.#operators++,
     });
+    if (!this.#isRemoved) this.#declare(operator);
+    return operator;
+  }
+
+  #declare(operator: OperatorNode): void {
     for (const { name, policy } of this.#services.values()) operator.declare(environment, name, policy);
     for (const place of this.places.values()) {
       // As tables that outlive an operator say.
@@ -138,12 +146,30 @@ export class Cluster {
       operator.upsert({ ...sourceOf(place), address: place.address, wasServing });
       if (place.isAppEnded) operator.processEnded(keyOf(place));
     }
-    return operator;
   }
 
   /** A new process, which gets to know what there is. */
   restartOperator(): void {
     if (!this.operator.process.isAlive) this.operator = this.#makeOperator();
+  }
+
+  /** Nobody wants them any more; their instances stay. False if that was so before. */
+  removeService(): boolean {
+    if (this.#isRemoved) return false;
+    this.#isRemoved = true;
+    this.#tellOperator((operator) => {
+      for (const name of this.#services.keys()) operator.removeService(environment, name);
+    });
+    return true;
+  }
+
+  /** They are there again: for another operator than before, or for the same. */
+  makeService(isForAnother: boolean): void {
+    this.#isRemoved = false;
+    this.#observer.madeAnew();
+    if (!isForAnother) return this.#tellOperator((operator) => this.#declare(operator));
+    this.operator.kill();
+    this.restartOperator();
   }
 
   #tellOperator(tell: (operator: OperatorNode) => void): void {
@@ -181,6 +207,8 @@ export class Cluster {
     process.kill();
     this.#observer.died(process.name, this.network.world.now());
     this.network.world.after(provenAfterMs, () => {
+      // Proofs are in the order of events: once another process may have registered, there is none.
+      if (place.app.process !== process) return;
       place.isAppEnded = true;
       this.#tellOperator((operator) => operator.processEnded(keyOf(place)));
     });

@@ -51,6 +51,10 @@ export class OperatorNode {
     this.#registry.declareService(environment, service, policy);
   }
 
+  removeService(environment: string, service: string): void {
+    this.#registry.removeService(environment, service);
+  }
+
   upsert(instance: SourceInstance): void {
     this.#registry.upsertInstance(instance);
   }

@@ -14,16 +14,21 @@ import type { LeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import type { Machine } from "./machine.ts";
 import type { World } from "./world.ts";
 
-type TaskKind = "timer" | "input";
+/** In the order in which Node's loop looks after them. */
+const phases = ["timer", "input", "check"] as const;
+type Phase = (typeof phases)[number];
 
-/** A stop from within a callback. */
-interface StopWithin {
-  readonly points: number;
+/** A stop that waits for its moment: a callback, one of those that were posted with `tag` if there is one. */
+interface Stop {
+  readonly tag: string | undefined;
   readonly onStop: () => void;
+  /** From within the callback, after so many readings of a clock and writes; undefined: behind its first write. */
+  readonly points: number | undefined;
 }
 
 interface Task {
-  readonly kind: TaskKind;
+  readonly phase: Phase;
+  readonly tag: string | undefined;
   /** Undefined once it was cancelled. */
   callback: (() => void) | undefined;
   /** Of a timer: on the machine's monotonic clock. */
@@ -42,13 +47,14 @@ export class SimProcess {
   readonly onDeath = new Set<() => void>();
   #isAlive = true;
   #stops = 0;
-  #backlog: Task[] = [];
+  #backlog: Record<Phase, Task[]> = { timer: [], input: [], check: [] };
   #isCatchingUp = false;
   /** A turn that is stopped from within: until `pointsLeft` is used up, it sees `seenMs`. */
   #within: { readonly seenMs: number; pointsLeft: number } | undefined;
-  /** The next turn is to be stopped from within. */
-  #stopWithin: StopWithin | undefined;
-  /** Ends such a stop. */
+  #awaitedStop: Stop | undefined;
+  /** In a turn that is to be stopped behind a write. */
+  #stopsAtWrite: Stop | undefined;
+  /** Ends a stop that was awaited. */
   #wake: (() => void) | undefined;
 
   constructor(world: World, machine: Machine, name: string) {
@@ -60,7 +66,10 @@ export class SimProcess {
       now: () => this.machine.monotonicMs(this.#readClock()),
       setTimer: (callback, delayMs) => this.#setTimer(callback, delayMs),
       clearTimer: (timer) => this.#clearTimer(timer as Task),
-      defer: (callback) => this.post(0, callback),
+      defer: (callback) => {
+        const task: Task = { phase: "check", tag: undefined, callback, dueAtMs: 0, worldTimer: undefined };
+        world.after(0, () => this.#due(task));
+      },
     };
     this.leaseClock = { read: () => this.machine.read(this.#readClock()) };
   }
@@ -89,6 +98,16 @@ export class SimProcess {
 
   /** A write has left: from here on it may be later. */
   wrote(): void {
+    const stop = this.#stopsAtWrite;
+    if (stop !== undefined) {
+      this.#stopsAtWrite = undefined;
+      this.stop();
+      this.#wake = () => {
+        this.#wake = undefined;
+        this.go();
+      };
+      stop.onStop();
+    }
     const within = this.#within;
     if (within !== undefined && within.pointsLeft-- <= 0) this.#within = undefined;
   }
@@ -98,7 +117,7 @@ export class SimProcess {
     const { machine } = this;
     const wait = Math.max(delayMs, 0);
     const dueAtMs = machine.monotonicMs(this.seenNow()) + wait;
-    const task: Task = { kind: "timer", callback, dueAtMs, worldTimer: undefined };
+    const task: Task = { phase: "timer", tag: undefined, callback, dueAtMs, worldTimer: undefined };
     this.#await(task);
     return task;
   }
@@ -122,30 +141,35 @@ export class SimProcess {
   // ---------------------------------------------------------------- running
 
   /** Runs `callback` in this process, `delayMs` of true time from now, or when it can again. */
-  post(delayMs: number, callback: () => void): void {
-    this.world.after(delayMs, () => this.run(callback));
+  post(delayMs: number, callback: () => void, tag?: string): void {
+    this.world.after(delayMs, () => this.run(callback, tag));
   }
 
   /** Runs `callback` in this process: now, or when it can again. For input that is there. */
-  run(callback: () => void): void {
-    this.#due({ kind: "input", callback, dueAtMs: 0, worldTimer: undefined });
+  run(callback: () => void, tag?: string): void {
+    this.#due({ phase: "input", tag, callback, dueAtMs: 0, worldTimer: undefined });
   }
 
   #due(task: Task): void {
     if (!this.#isAlive || task.callback === undefined) return;
-    const stop = this.#stopWithin;
-    if (stop !== undefined && !this.isStopped) {
-      this.#stopWithin = undefined;
-      this.#sleepWithin(task, stop);
-    } else if (this.isStopped || this.#isCatchingUp) this.#backlog.push(task);
-    else this.#execute(task);
+    if (this.isStopped || this.#isCatchingUp) {
+      this.#backlog[task.phase].push(task);
+      return;
+    }
+    const stop = this.#awaitedStop;
+    if (stop !== undefined && (stop.tag === undefined || stop.tag === task.tag)) {
+      this.#awaitedStop = undefined;
+      if (stop.points !== undefined) return this.#sleepWithin(task, stop.points, stop.onStop);
+      this.#stopsAtWrite = stop;
+    }
+    this.#execute(task);
   }
 
   #execute(task: Task): void {
     const { callback } = task;
     task.callback = undefined;
     if (callback === undefined) return;
-    if (task.kind === "timer" && this.machine.monotonicMs(this.world.now()) < task.dueAtMs - 1e-6) {
+    if (task.phase === "timer" && this.machine.monotonicMs(this.world.now()) < task.dueAtMs - 1e-6) {
       task.callback = callback;
       return this.#await(task);
     }
@@ -168,55 +192,59 @@ export class SimProcess {
 
   go(): void {
     if (this.#stops === 0 || --this.#stops > 0) return;
-    this.#order();
     this.#catchUp();
   }
 
-  /** The loop of a process that wakes: it looks at timers first, or was about to look at its input. */
-  #order(): void {
-    const order = this.world.random.integer(0, 2);
-    if (order === 0) return;
-    const first: TaskKind = order === 1 ? "timer" : "input";
-    this.#backlog = [
-      ...this.#backlog.filter(({ kind }) => kind === first),
-      ...this.#backlog.filter(({ kind }) => kind !== first),
-    ];
-  }
-
+  /** What a process does that wakes: its loop goes on where it was, which is at its timers or at its input. */
   #catchUp(): void {
-    if (this.#isCatchingUp || this.#backlog.length === 0) return;
+    if (this.#isCatchingUp) return;
     this.#isCatchingUp = true;
+    const { world } = this;
+    let phase = world.random.integer(0, 1);
+    let left = this.#backlog[phases[phase] as Phase].length;
     const next = () => {
       if (!this.#isAlive) return;
+      for (let skipped = 0; left === 0; skipped++) {
+        if (this.isStopped || skipped === phases.length) {
+          this.#isCatchingUp = false;
+          return;
+        }
+        phase = (phase + 1) % phases.length;
+        left = this.#backlog[phases[phase] as Phase].length;
+      }
       if (this.isStopped) {
         this.#isCatchingUp = false;
         return;
       }
-      const task = this.#backlog.shift();
-      if (task === undefined) {
-        this.#isCatchingUp = false;
-        return;
-      }
-      this.world.after(0, next);
+      left--;
+      const task = this.#backlog[phases[phase] as Phase].shift() as Task;
+      world.after(0, next);
       this.#execute(task);
     };
-    this.world.after(0, next);
+    world.after(0, next);
   }
 
   /**
-   * The next callback is stopped within, after `points` readings of a clock and writes, until `goWithin`. `onStop` is
-   * called when it begins.
+   * The next callback (of this tag) is stopped from within, after `points` readings of a clock and writes, until
+   * `goOn`. `onStop` is called when it begins.
    */
-  stopWithin(points: number, onStop: () => void): void {
-    this.#stopWithin = { points, onStop };
+  stopWithin(points: number, onStop: () => void, tag?: string): void {
+    this.#awaitedStop = { tag, onStop, points };
   }
 
-  goWithin(): void {
-    this.#stopWithin = undefined;
+  /** It is stopped behind the next callback (of this tag) that writes, until `goOn`. */
+  stopAfterWrite(onStop: () => void, tag?: string): void {
+    this.#awaitedStop = { tag, onStop, points: undefined };
+  }
+
+  /** Ends a stop that was awaited, or awaits it no more. */
+  goOn(): void {
+    this.#awaitedStop = undefined;
+    this.#stopsAtWrite = undefined;
     this.#wake?.();
   }
 
-  #sleepWithin(task: Task, { points, onStop }: StopWithin): void {
+  #sleepWithin(task: Task, points: number, onStop: () => void): void {
     const { world } = this;
     const seenMs = world.now();
     this.stop();
@@ -227,7 +255,7 @@ export class SimProcess {
       this.#stops--;
       if (this.isStopped) {
         // It is stopped from outside too, and goes on where it was when that is over.
-        this.#backlog.unshift(task);
+        this.#backlog[task.phase].unshift(task);
         return;
       }
       this.#within = { seenMs, pointsLeft: points };
@@ -237,7 +265,6 @@ export class SimProcess {
       world.after(0, () => {
         this.#within = undefined;
         this.#isCatchingUp = false;
-        this.#order();
         this.#catchUp();
       });
     };
@@ -246,7 +273,7 @@ export class SimProcess {
   kill(): void {
     if (!this.#isAlive) return;
     this.#isAlive = false;
-    this.#backlog = [];
+    this.#backlog = { timer: [], input: [], check: [] };
     for (const listener of [...this.onDeath]) listener();
     this.onDeath.clear();
   }

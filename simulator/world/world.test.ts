@@ -75,7 +75,7 @@ describe("time", () => {
   it("jumps within a callback that is stopped there", async () => {
     const { world, a } = rig();
     const seen: number[] = [];
-    a.stopWithin(2, () => world.after(1000, () => a.goWithin()));
+    a.stopWithin(2, () => world.after(1000, () => a.goOn()));
     const start = a.clock.now();
     a.post(10, () => {
       for (let i = 0; i < 4; i++) seen.push(a.clock.now() - start);
