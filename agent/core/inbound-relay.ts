@@ -94,6 +94,10 @@ export class InboundRelay implements StreamHandler, ParentInvocation, SlotRelay 
     return this.#peer.isChannel;
   }
 
+  get isAnswered(): boolean {
+    return this.#isAnswered;
+  }
+
   get isRunning(): boolean {
     return !this.#isOver && !this.#hasAppEnded;
   }

@@ -12,6 +12,7 @@ function rig() {
     Array.from({ length: count }, () => {
       const relay: SlotRelay = {
         isChannel: true,
+        isAnswered: true,
         isRunning: true,
         hasUnsent: false,
         move: () => told.push(clock.now()),

@@ -349,13 +349,19 @@ export class FakeApp {
   readonly #transport: MemoryTransport;
   #asked = 0;
 
+  /** Channels are entered only then. */
+  hesitation: Promise<void> | undefined;
+
   constructor({ world, agent }: HolderAgent, options: FakeAppOptions) {
     this.world = world;
     const [here, there] = memoryTransportPair(world.clock);
     this.#transport = here;
     const server = world.server({
       prepare: (invocation, args) => () => this.#run(invocation, args),
-      prepareChannel: (invocation, args) => (channel) => this.#runChannel(invocation, channel, args),
+      prepareChannel: (invocation, args) => {
+        const run = (channel: Channel) => this.#runChannel(invocation, channel, args);
+        return this.hesitation?.then(() => run) ?? run;
+      },
     });
     agent.acceptApp(there);
     this.session = world.session(here, "dialer", "app", {

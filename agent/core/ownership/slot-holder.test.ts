@@ -1,3 +1,4 @@
+import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Outcome } from "../world.fixture.ts";
@@ -496,6 +497,27 @@ describe("a drain", () => {
     await world.settle();
     expect(leader.released).toEqual(["3@7 with state"]);
     other.cancel();
+  });
+
+  it("tells a channel to move that is entered late, and does not end it before", async () => {
+    const { app, peer, leader } = await serving();
+    let enter = () => {};
+    app.hesitation = new Promise((resolve) => {
+      enter = resolve;
+    });
+    const opening = new Outcome(peer.open("waitChan", in3));
+    await world.settle();
+    leader.send({ type: "drain", slots: [{ slot: 3, epoch: 7, next: 12 }] });
+    await world.advance(7000);
+    expect(opening.text).toBe("open");
+    enter();
+    await world.settle();
+    const channel = opening.value as Channel;
+    await world.advance(2900);
+    expect(channel.isEnded).toBe(false);
+    const end = new Outcome(channel.receive());
+    await world.advance(200);
+    expect(moved(end)).toBe("ran MOVED 12");
   });
 
   it("releases nothing while answers wait for their callers' credit, and after 2 s drops those", async () => {

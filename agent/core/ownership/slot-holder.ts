@@ -572,8 +572,15 @@ export class SlotHolder implements AppLinkOwner {
     const { slot: index, epoch } = slot;
     for (const relay of slot.relays) if (relay.isChannel) this.#moves.add(relay);
     this.#app?.send({ type: "drain", slot: index, epoch });
+    this.#endChannelsLater(slot);
+  }
+
+  /** Those that do not end though they are to move; again, for those that are entered meanwhile. */
+  #endChannelsLater(slot: Slot): void {
     slot.timer = this.#options.clock.setTimer(() => {
-      for (const relay of [...slot.relays]) if (relay.isChannel) relay.end(movedAway(slot.next));
+      for (const relay of [...slot.relays]) if (relay.isChannel && relay.isAnswered) relay.end(movedAway(slot.next));
+      // Who is told of the last end may close the slot.
+      if (slot.state === "Draining") this.#endChannelsLater(slot);
     }, rebalanceDrainMs / 2);
   }
 

@@ -27,6 +27,8 @@ export type SlotState =
 /** A call or channel in a slot. */
 export interface SlotRelay {
   readonly isChannel: boolean;
+  /** Its method is known to have been entered. */
+  readonly isAnswered: boolean;
   /** Its method may run. */
   readonly isRunning: boolean;
   /** Something of it waits for the caller's credit. */
