@@ -25,7 +25,7 @@ const blindly: SourcePatch = {
 };
 const neverIdempotent: SourcePatch = {
   file: "agent/core/retry/retry-policy.ts",
-  find: 'const mayGoElsewhere = effect === "none" || failed.isIdempotent;',
+  find: 'const mayGoElsewhere = effect === "none" || (failed.isIdempotent && !failed.hasToken);',
   replace: 'const mayGoElsewhere = effect === "none";',
 };
 

@@ -1,6 +1,8 @@
 /**
- * A link on which nothing comes: because nothing was sent, and then a channel has to live on; or because it is cut, and
- * then both ends have to learn it. The tests wait for the most part, and do so side by side.
+ * Silence. A link on which nothing comes: because nothing was sent, and then a channel has to live on; or because it is
+ * cut, and then both ends have to learn it. An app that is stopped while it holds rooms: they serve elsewhere when its
+ * lease has ended, and nothing that it says after it woke is heard. The tests wait for the most part, and do so side by
+ * side.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,6 +12,7 @@ import { AgentLinks, linkedAgents } from "../harness/agent-links.ts";
 import { LeverDev } from "../harness/lever-dev.ts";
 import { stateOf } from "../harness/process-list.ts";
 import type { SourcePatch } from "../harness/source-patch.ts";
+import { stopApp, stoppedAppServices } from "../harness/stopped-app.ts";
 import { until } from "../harness/until.ts";
 
 const manifests = ["e2e/fixtures/probe/probe.yaml"];
@@ -64,7 +67,41 @@ async function cutLink(dev: LeverDev, id: string, cut: () => void, waitMs: numbe
   return { caller, callee };
 }
 
-describe.concurrent("a link on which nothing comes", () => {
+/** Neither the holder's agent nor its app ends anything by the lease, and callers believe who was the holder. */
+const noEnd: SourcePatch[] = [
+  {
+    file: "agent/core/relay.ts",
+    find: "if (this.#epoch > 0 && this.#epoch < row.fence) this.#fenced(row);",
+    replace: "",
+  },
+  {
+    file: "agent/core/ownership/lease.ts",
+    find: "this.#hasLapsed = elapsedMs(this.#begunAt, this.#clock.read()) >= this.times.admitMs;",
+    replace: "",
+  },
+  {
+    file: "agent/core/ownership/lease.ts",
+    find: "if (elapsedMs(this.#begunAt, this.#clock.read()) >= this.times.gateMs) this.end();",
+    replace: "",
+  },
+  {
+    file: "agent/core/ownership/leader-link.ts",
+    find: 'if (error.reason === "LEASE_LAPSED") options.onOver();',
+    replace: "",
+  },
+  {
+    file: "clients/node/resources/lease.ts",
+    find: "this.#lease.passedMs(term) < term.gateMs) return true;",
+    replace: "term.gateMs > 0) return true;",
+  },
+  {
+    file: "clients/node/resources/resource-host.ts",
+    find: "if (!this.#keepsLease || this.#lease.term === undefined) return;\n    if (this.#lease.admitLeftMs > 0)",
+    replace: "return;\n    if (this.#lease.admitLeftMs > 0)",
+  },
+];
+
+describe.concurrent("silence", () => {
   test("idle for three times every timer, then a message passes", async () => {
     await using dev = await LeverDev.start({ manifests, agents: "process" });
     const idleMs = 3 * silenceMsMax + 1000;
@@ -141,5 +178,30 @@ describe.concurrent("a link on which nothing comes", () => {
     );
     console.log(`a cut link, the control: ${JSON.stringify(found)}`);
     expect(found).toEqual({ caller: undefined, callee: undefined });
+  });
+
+  test("an app that is stopped for 30 s is not heard any more, and its rooms serve elsewhere", async () => {
+    await using dev = await LeverDev.start(stoppedAppServices);
+    const found = await stopApp(dev);
+    console.log(`an app that is stopped: ${JSON.stringify(found)}`);
+    expect(found.rooms).toBeGreaterThan(10);
+    expect(found).toMatchObject({ heardByWitness: 0, heardOnChannel: 0, answered: 0, violations: [] });
+    // It has tried.
+    expect(found.tried).toBeGreaterThan(0);
+    expect(found.callEnd).toMatch(/ unknown$/);
+    expect(found.channelEnd).not.toBe("cleanly");
+    // Not before the lease has ended, which had begun up to 3 s before, and soon after.
+    expect(found.firstMs).toBeGreaterThan(11_000);
+    expect(found.lastMs).toBeLessThan(16_500 + 3000);
+  });
+
+  test("the control: where nothing ends with the lease, what it says after waking is heard", async () => {
+    await using dev = await LeverDev.start({ ...stoppedAppServices, patches: noEnd });
+    const found = await stopApp(dev);
+    // Who believes in a lease for ever does not come to a good end.
+    dev.killAll();
+    console.log(`an app that is stopped, the control: ${JSON.stringify(found)}`);
+    // At the least by the caller whose call was under way.
+    expect(found.callEnd).toMatch(/^rooms-/);
   });
 });
