@@ -44,7 +44,13 @@ import { chainTo, hookChain, resourceIdentity } from "./call-chain.ts";
 import { type AppConnection, InboundRelay, type ResourceCall } from "./inbound-relay.ts";
 import { type AgentLimits, defaultAgentLimits } from "./limits.ts";
 import { type AgentObserver, silentObserver } from "./observer.ts";
-import { type OutgoingCall, outgoingCall, type ParentInvocation, plainCall } from "./outgoing-fields.ts";
+import {
+  type ChainStart,
+  type OutgoingCall,
+  outgoingCall,
+  type ParentInvocation,
+  plainCall,
+} from "./outgoing-fields.ts";
 import { type ServedSlot, SlotHolder } from "./ownership/slot-holder.ts";
 import type { LinkHost } from "./peer-link.ts";
 import { OutboundRelay } from "./relay.ts";
@@ -433,7 +439,10 @@ export class Agent implements LinkHost {
           environment: this.#environmentOf(open.target, session.hello, link.kind),
           service: open.target.service,
           caller: isClient ? link.caller : noField,
-          ...(isClient ? { invocations: undefined } : this.#ofApp(link)),
+          invocations: isClient ? undefined : link.invocations,
+          hookOf: isClient ? undefined : this.#hookOf,
+          // Only of an app that serves resources is known what runs in it though its stream has ended.
+          areAllKnown: link.app !== undefined,
         }));
       } catch (error) {
         return this.#refuseCaller(link, session, stream, open.target, LeverError.from(error));
@@ -452,21 +461,14 @@ export class Agent implements LinkHost {
     new OutboundRelay(this, stream, route, open.timeoutMs, call).begin(open.flags, frame, argsBytes, cost);
   }
 
-  /** Where the calls of an app come from. */
-  #ofApp(link: Link) {
+  /** Where the calls of a hook of the app's resource come from. */
+  readonly #hookOf = (resource: Uint8Array): ChainStart => {
+    const { environment = "", service = "" } = this.identity;
     return {
-      invocations: link.invocations,
-      hookOf: (resource: Uint8Array) => ({
-        chain: chainTo(
-          hookChain,
-          resourceIdentity(this.identity.environment ?? "", this.identity.service ?? "", resource),
-        ),
-        gate: this.#holder?.gateOf(resource),
-      }),
-      // Only of an app that serves resources is known what runs in it though its stream has ended.
-      areAllKnown: link.app !== undefined,
+      chain: chainTo(hookChain, resourceIdentity(environment, service, resource)),
+      gate: this.#holder?.gateOf(resource),
     };
-  }
+  };
 
   #refuseCaller(link: Link, session: Session, stream: Stream, target: Target, error: LeverError): void {
     refuse(stream, error);

@@ -64,7 +64,7 @@ export interface OutgoingOptions {
   /** The invocations of the app's session, by stream id; undefined for a client, which has none. */
   readonly invocations: ReadonlyMap<number, ParentInvocation> | undefined;
   /** The chain of a call that is made within a hook of the app's resource, and the gate of that resource's slot. */
-  hookOf?(resource: Uint8Array): ChainStart;
+  readonly hookOf?: ((resource: Uint8Array) => ChainStart) | undefined;
   /** Whatever still runs in the app is one of them: a call within another is of a method that may not call any more. */
   readonly areAllKnown?: boolean;
 }

@@ -126,7 +126,7 @@ class Chaos {
         break;
       case "drain":
         if (holder === undefined) break;
-        world.leader.setDraining({ environment: "dev", service: "chat", instance: holder.instance }, true);
+        world.leader.upsertInstance({ environment: "dev", service: "chat", instance: holder.instance }, true);
         this.later(10, 10_000, () => {
           if (world.known.has(holder.instance)) world.know(holder.instance);
         });

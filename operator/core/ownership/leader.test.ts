@@ -321,7 +321,7 @@ describe("a holder that leaves", () => {
       await world.run(1000);
       const slots = slotsOf(a);
       if (how === "says so") a.leave();
-      else world.leader.setDraining({ environment: "dev", service: "chat", instance: "a" }, true);
+      else world.leader.upsertInstance({ environment: "dev", service: "chat", instance: "a" }, true);
       await world.run(100);
       expect(world.counts()).toEqual({ b: 8 });
       const taken = b.grants.slice(-slots.length);
@@ -366,7 +366,7 @@ describe("a holder that leaves", () => {
     const a = world.add("a");
     await world.run(100);
     const { epoch } = world.row(0);
-    world.leader.setDraining({ environment: "dev", service: "chat", instance: "a" }, true);
+    world.leader.upsertInstance({ environment: "dev", service: "chat", instance: "a" }, true);
     await world.run(100);
     expect([a.holds.size, world.counts()]).toEqual([0, { "": 4 }]);
     expect(world.row(0)).toMatchObject({ holder: "", epoch, isMoving: false, fence: 0 });
@@ -383,12 +383,12 @@ describe("a holder that leaves", () => {
     a.busy.add(0);
     const { epoch } = world.row(0);
     const key = { environment: "dev", service: "chat", instance: "a" };
-    world.leader.setDraining(key, true);
+    world.leader.upsertInstance(key, true);
     await world.run(100);
     const drain = a.log.find((message) => message.type === "drain");
     const next = drain?.slots[0]?.next as number;
     expect([a.holds.get(0)?.isDraining, next > epoch]).toEqual([true, true]);
-    world.leader.setDraining(key, false);
+    world.leader.upsertInstance(key, false);
     await world.run(100);
     expect(a.holds.get(0)?.isDraining).toBe(false);
     expect(world.row(0)).toMatchObject({ holder: "a", epoch, isMoving: false });
@@ -400,7 +400,7 @@ describe("a holder that leaves", () => {
     const a = world.add("a");
     await world.run(100);
     world.know("b");
-    world.leader.setDraining({ environment: "dev", service: "chat", instance: "a" }, true);
+    world.leader.upsertInstance({ environment: "dev", service: "chat", instance: "a" }, true);
     await world.run(5000);
     expect(world.counts()).toEqual({ a: 4 });
     world.add("b");
@@ -424,10 +424,10 @@ describe("a holder that leaves", () => {
     const a = world.add("a");
     world.add("b");
     await world.run(1000);
-    world.leader.setDraining({ environment: "dev", service: "chat", instance: "a" }, true);
+    world.leader.upsertInstance({ environment: "dev", service: "chat", instance: "a" }, true);
     await world.run(100);
     expect(world.counts()).toEqual({ b: 4 });
-    world.leader.setDraining({ environment: "dev", service: "chat", instance: "a" }, false);
+    world.leader.upsertInstance({ environment: "dev", service: "chat", instance: "a" }, false);
     await world.run(100);
     expect(world.counts()).toEqual({ a: 2, b: 2 });
     expect(a.isAlive).toBe(true);

@@ -145,11 +145,6 @@ export class OwnershipLeader {
     this.#of(key)?.setInstance(key.instance, isDraining);
   }
 
-  /** The source says that the instance is being stopped, or is not any more: the same as its own `leaving`. */
-  setDraining(key: InstanceKey, isDraining: boolean): void {
-    this.upsertInstance(key, isDraining);
-  }
-
   /** The source does not know it any more. That proves nothing: what it holds it may still hold. */
   removeInstance(key: InstanceKey): void {
     this.#of(key)?.removeInstance(key.instance);
