@@ -57,6 +57,8 @@ export interface FaultPlan {
   readonly pauseMs: number;
   /** The longest that one lasts. */
   readonly durationMsMax: number;
+  /** Most of them last for about that. */
+  readonly isLong?: boolean;
   readonly instancesMin: number;
   readonly instancesMax: number;
 }
@@ -117,7 +119,7 @@ export class Faults {
     const longest = random.weighted([
       [4, Math.min(max, 1000)],
       [4, Math.min(max, 6000)],
-      [3, max],
+      [this.#plan.isLong === true ? 24 : 3, max],
     ]);
     return random.between(Math.min(minMs, longest), longest);
   }
