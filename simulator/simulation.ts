@@ -76,6 +76,7 @@ const storm: FaultWeights = {
   "silent both ways": 3,
   "machine cut off": 3,
   "cut off from operator": 4,
+  "late, then cut off from operator": 3,
   "cluster split": 4,
   "instance frozen": 3,
   "stopped at the end of a lease": 3,
@@ -104,6 +105,7 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
         ...instances,
         weights: {
           "cut off from operator": 3,
+          "late, then cut off from operator": 8,
           "cluster split": 8,
           "instance frozen": 5,
           "stopped at the end of a lease": 6,
@@ -124,6 +126,7 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
         stubbornRate: 0.6,
         nestedRate: 0.3,
         callers: 8,
+        talkers: 5,
         timeoutMsMin: 10_000,
         timeoutMsMax: 24_000,
         channelMsMax: 18_000,

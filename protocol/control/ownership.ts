@@ -99,7 +99,11 @@ export interface ReleasedMessage {
   readonly slots: readonly ReleasedSlot[];
 }
 
-/** To `withdraw`: the slots were not granted here under these epochs, and will not be taken. */
+/**
+ * The slots were not granted here under these epochs, or nothing was admitted to them, and they will not be taken: the
+ * answer to `withdraw`, and to a grant that cannot be taken or whose app went away before it had opened the slot. What
+ * the last holder left is for the next one still.
+ */
 export interface NeverHeldMessage {
   readonly type: "neverHeld";
   readonly slots: readonly SlotEpoch[];
@@ -149,7 +153,7 @@ export interface ResumeMessage {
   readonly slots: readonly SlotEpoch[];
 }
 
-/** To whom the slots were to be moved: the move is called off. Answer `neverHeld`, or `released` if they were granted. */
+/** To whom the slots were to be moved: the move is called off. Answer `neverHeld`, or `released` if they were opened. */
 export interface WithdrawMessage {
   readonly type: "withdraw";
   readonly slots: readonly SlotEpoch[];

@@ -75,7 +75,15 @@ async function callForEver(caller: Caller, rooms: readonly string[], counter: { 
       ? Array.from({ length: random.integer(1, 2) }, () => random.pick(load.rooms)).filter((each) => each !== room)
       : [];
     const timeoutMs = Math.round(random.between(load.timeoutMsMin, load.timeoutMsMax));
-    const task: Task = { call, ms, ...(isStubborn && { isStubborn }), ...(through.length > 0 && { through }) };
+    // Most come to an end around the time when nothing of theirs may be heard any more.
+    const lingers = isStubborn && random.chance(0.7);
+    const task: Task = {
+      call,
+      ms,
+      ...(isStubborn && { isStubborn }),
+      ...(lingers && { lingerMs: random.between(2500, 7000) }),
+      ...(through.length > 0 && { through }),
+    };
     if (through.length === 0 && random.chance(load.tokenRate)) {
       await callWithToken(caller, random.chance(0.2) ? "" : room, task, timeoutMs);
     } else await callOnce(caller, room, random.chance(0.25) ? "look" : "add", task, { timeoutMs });

@@ -19,6 +19,8 @@ export interface Task {
   readonly ms: number;
   /** It goes on when it is told to stop. */
   readonly isStubborn?: boolean;
+  /** When it is told to stop it takes so long to come to an end, and answers then. */
+  readonly lingerMs?: number;
   /** Rooms to call from within, one within the other. */
   readonly through?: readonly string[];
   /** The mark of the run that makes the call. */
@@ -187,7 +189,9 @@ class Room {
       const { process, store } = this.#around;
       const { signal, token } = context();
       await store.write(process, this.#name, this.#epoch);
-      if (task.isStubborn === true) await sleep(process, task.ms);
+      if (task.lingerMs !== undefined) {
+        if (!(await sleepUnless(process, task.ms, signal))) await sleep(process, task.lingerMs);
+      } else if (task.isStubborn === true) await sleep(process, task.ms);
       else if (task.ms > 0 && !(await sleepUnless(process, task.ms, signal))) throw signal.reason;
       const [next, ...through] = task.through ?? [];
       if (next !== undefined) await this.#pass(run, next, { ...task, through });

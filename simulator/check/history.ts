@@ -138,4 +138,6 @@ export interface Observer {
   died(app: AppName, atMs: number): void;
   /** The service was deleted and is made anew: its resources begin anew too. */
   madeAnew(): void;
+  /** What apps and agents of the machine say to each other is under way for long, now or later. */
+  slowedWithin(machine: string): void;
 }

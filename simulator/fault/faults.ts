@@ -42,6 +42,7 @@ export type FaultKind =
   | "silent both ways"
   | "machine cut off"
   | "cut off from operator"
+  | "late, then cut off from operator"
   | "cluster split"
   // The store of the slot tables.
   | "store unwell"
@@ -242,6 +243,8 @@ export class Faults {
         const { machine } = place;
         return this.#begin(kind, machine.name, this.#duration(), this.#isolate(machine, [cluster.operatorMachine]));
       }
+      case "late, then cut off from operator":
+        return place !== undefined && this.#lateThenCutOff(place);
       case "cluster split":
         return this.#split();
       case "store unwell": {
@@ -291,9 +294,14 @@ export class Faults {
   #stop(kind: FaultKind, process: SimProcess, durationMs = this.#duration()): boolean {
     if (!process.isAlive) return false;
     const fromMs = this.#world.now();
-    process.stop();
     this.#cluster.wasStopped(process, fromMs, fromMs + durationMs);
-    return this.#begin(kind, process.name, durationMs, () => process.go());
+    if (this.#world.random.chance(0.5)) {
+      process.stop();
+      return this.#begin(kind, process.name, durationMs, () => process.go());
+    }
+    // When it has just said something: the answer finds it stopped.
+    process.stopAfterWrite(() => {});
+    return this.#begin(kind, process.name, durationMs, () => process.goOn());
   }
 
   #stopWithin(kind: FaultKind, process: SimProcess): boolean {
@@ -333,6 +341,34 @@ export class Faults {
     return this.#begin("instance frozen", place.instance, durationMs, () => {
       wakeAgent();
       app.goOn();
+    });
+  }
+
+  /**
+   * The last renewals are answered late, by the operator or by the app, and then no more come through: first nothing
+   * reaches the operator, while its answers still do, and then these neither.
+   */
+  #lateThenCutOff(place: Place): boolean {
+    const { random } = this.#world;
+    const { network, operatorMachine } = this.#cluster;
+    const { machine } = place;
+    const slow = random.chance(0.5)
+      ? (extraMs: number) => network.slow(operatorMachine, machine, extraMs)
+      : (extraMs: number) => this.#cluster.slowWithin(place, extraMs / 6.5);
+    slow(random.between(1950, 3200));
+    const heals: (() => void)[] = [() => slow(0)];
+    const step = (afterMs: number, begin: () => () => void) =>
+      this.#world.after(afterMs, () => {
+        if (!isHealed) heals.push(begin());
+      });
+    let isHealed = false;
+    const cutAfterMs = random.between(5000, 9000);
+    step(cutAfterMs, () => this.#silence([[machine, operatorMachine]]));
+    step(cutAfterMs + 3300, () => this.#silence([[operatorMachine, machine]]));
+    const durationMs = cutAfterMs + random.between(16_000, 24_000);
+    return this.#begin("late, then cut off from operator", machine.name, durationMs, () => {
+      isHealed = true;
+      for (const heal of heals) heal();
     });
   }
 

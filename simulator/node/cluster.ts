@@ -19,6 +19,8 @@ export interface ProcessObserver {
   died(process: string, atMs: number): void;
   /** Services were deleted, and are made anew: what they had kept is gone. */
   madeAnew(): void;
+  /** What apps and agents of the machine say to each other is under way for long, now or later. */
+  slowedWithin(machine: string): void;
 }
 
 export const environment = "dev";
@@ -198,6 +200,12 @@ export class Cluster {
   /** The process does nothing until then. */
   wasStopped(process: SimProcess, fromMs: number, toMs: number): void {
     this.#observer.stopped(process.name, fromMs, toMs);
+  }
+
+  /** App and agent of a place hear each other late; 0 ends it. */
+  slowWithin({ machine }: Place, extraMs: number): void {
+    this.network.slow(machine, machine, extraMs);
+    this.#observer.slowedWithin(machine.name);
   }
 
   /** The app's process ends; that is known after a while. */

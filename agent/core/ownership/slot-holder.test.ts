@@ -247,8 +247,23 @@ describe("admission", () => {
     await world.settle();
     world.leader.last.grant(3, 7);
     await world.settle();
-    expect(world.leader.last.released).toEqual(["3@7"]);
+    expect(world.leader.last.released).toEqual([]);
+    expect(world.leader.last.ofType("neverHeld")).toEqual([{ type: "neverHeld", slots: [{ slot: 3, epoch: 7 }] }]);
     expect(app.ofType("open")).toEqual([]);
+  });
+
+  it("never held what its app has not opened: when that goes, what the last holder left is for the next one", async () => {
+    const app = h1.startApp();
+    app.opens = false;
+    await world.settle();
+    world.leader.last.grant(3, 7);
+    await world.settle();
+    expect(app.ofType("open")).toHaveLength(1);
+    const { last } = world.leader;
+    app.kill();
+    await world.settle();
+    expect(last.released).toEqual([]);
+    expect(last.ofType("neverHeld")).toEqual([{ type: "neverHeld", slots: [{ slot: 3, epoch: 7 }] }]);
   });
 
   it("says again what is held when it is granted again", async () => {

@@ -308,6 +308,7 @@ export class SlotHolder implements AppLinkOwner {
     const slot = this.#find(index, epoch);
     if (app !== this.#app || slot?.state !== "Opening") return;
     slot.state = "Held";
+    slot.wasServed = true;
     this.#tell({ type: "held", slots: [{ slot: index, epoch }] });
     if (slot.next > 0) this.#startDrain(slot);
   }
@@ -544,8 +545,10 @@ export class SlotHolder implements AppLinkOwner {
       app.open({ ...message, absent, tokensSince }, handed, onSent);
     };
     if (origin.address === this.#options.address) {
-      if (app.holds.get(slot.slot)?.epoch === origin.epoch)
+      if (app.holds.get(slot.slot)?.epoch === origin.epoch) {
+        slot.wasServed = true;
         return app.open({ ...lost, keeps: origin.epoch }, undefined);
+      }
       return open(this.#store.find(slot.slot, origin.epoch));
     }
     void this.#fetcher.fetch(origin.address, slot.slot, origin.epoch, slot.fetching.signal).then((handed) => {
@@ -556,7 +559,7 @@ export class SlotHolder implements AppLinkOwner {
   }
 
   #refuseGrant({ slot, epoch }: SlotEpoch): void {
-    this.#tell({ type: "released", slots: [{ slot, epoch, hasState: false }] });
+    this.#tell({ type: "neverHeld", slots: [{ slot, epoch }] });
   }
 
   #drain({ slot: index, epoch, next }: DrainingSlot): void {
@@ -666,7 +669,9 @@ export class SlotHolder implements AppLinkOwner {
     if (handed !== undefined) this.#store.keep(index, epoch, handed);
     slot.handed = undefined;
     if ((this.#released.get(index) ?? -1) < epoch) this.#released.set(index, epoch);
-    this.#tell({ type: "released", slots: [{ slot: index, epoch, hasState: this.#hasState(index, epoch) }] });
+    // Nothing was admitted to one that was not opened: what its last holder left is for the next one still.
+    if (!slot.wasServed) this.#tell({ type: "neverHeld", slots: [{ slot: index, epoch }] });
+    else this.#tell({ type: "released", slots: [{ slot: index, epoch, hasState: this.#hasState(index, epoch) }] });
     if (slot.isAborted) this.#endRelays(slot);
     if (this.#slots.size === 0) this.#options.onEmpty();
   }

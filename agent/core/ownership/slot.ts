@@ -54,6 +54,8 @@ export class Slot implements Gate {
   orphans = 0;
   /** Those of them of which the app has said that they have returned, without saying which. */
   returned = 0;
+  /** It was served here under its epoch, or what is in it was in the app before: what the last holder left is used. */
+  wasServed = false;
   /** The app was told to abort what runs in it. */
   isAborted = false;
   /** Of state Closed: what was in it, if all of it is there. */

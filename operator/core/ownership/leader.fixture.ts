@@ -257,6 +257,8 @@ let serial = 0;
 
 /** An agent and its app, as the leader sees them. */
 export class FakeHolder {
+  /** It takes what it is granted. */
+  opens = true;
   readonly instance: string;
   readonly world: LeaderWorld;
   readonly options: FakeHolderOptions;
@@ -570,6 +572,7 @@ export class FakeHolder {
     if (!this.isLeaseRunning || this.released.some((entry) => entry.slot === slot && entry.epoch >= epoch)) return;
     if (known !== undefined && known.epoch > epoch) return;
     this.grants.push(granted);
+    if (!this.opens) return;
     const opened = this.world.opened.get(slot) ?? 0;
     if (origin.memory === "state" ? opened > origin.epoch : origin.memory === "fresh" && opened > 0) {
       this.world.lies.push(`slot ${slot}: ${JSON.stringify(origin)} after epoch ${opened}`);

@@ -248,6 +248,20 @@ describe("a new member", () => {
     });
   });
 
+  it("gives the one after what the last holder left, when the next one never took it", async () => {
+    const { world, a, b, slot, epoch, next } = await moving();
+    b.opens = false;
+    a.finish(slot);
+    await world.run(4);
+    expect(b.grants).toHaveLength(1);
+    b.send({ type: "neverHeld", slots: [{ slot, epoch: next }] });
+    b.opens = true;
+    await world.run(3000);
+    const later = [...a.grants, ...b.grants].filter((grant) => grant.slot === slot && grant.epoch > next);
+    later.sort((one, other) => one.epoch - other.epoch);
+    expect(later[0]?.origin).toEqual({ memory: "state", address: "a:1", epoch });
+  });
+
   it("gets the slot although the store has gone meanwhile (R18)", async () => {
     const { world, a, b, slot, next } = await moving();
     world.store.isDown = true;

@@ -319,7 +319,9 @@ export class ServiceSlots {
       case "neverHeld":
         for (const { slot, epoch } of message.slots) {
           const row = this.#rows[slot];
-          if (row?.holder === holder && row.epoch === epoch && row.isWithdrawn) this.#giveBack(row);
+          if (row?.holder !== holder || row.epoch !== epoch || row.isHeld) continue;
+          if (!row.isWithdrawn) holder.hasGivenUp = true;
+          this.#giveBack(row);
         }
         break;
     }
