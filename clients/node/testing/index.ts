@@ -1,13 +1,9 @@
 /**
- * Tests of services, in one process, with the real cores of Lever over memory.
+ * Tests of services, in one process, with the real cores of Lever over memory, on real time or on virtual time.
  *
- *     import { TestEnvironment } from "leveros/testing";
+ *     import { TestEnvironment, simulate } from "leveros/testing";
  */
 
-export {
-  TestEnvironment,
-  type TestEnvironmentOptions,
-  type TestOwnership,
-  type TestPolicy,
-  type TestService,
-} from "./test-environment.ts";
+export { type SimulateOptions, type Simulation, simulate } from "./simulate.ts";
+export { TestEnvironment, type TestEnvironmentOptions } from "./test-environment.ts";
+export type { TestOwnership, TestPolicy, TestService } from "./test-service.ts";
