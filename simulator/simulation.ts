@@ -134,6 +134,58 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
     },
   ],
   [
+    10,
+    {
+      // Leases end one after the other, and methods use them to their last moment.
+      name: "to the last moment",
+      onlyPlanned: false,
+      plan: {
+        ...instances,
+        weights: {
+          "late, then cut off from operator": 5,
+          "stopped at the end of a lease": 5,
+          "cut off from operator": 2,
+        },
+        pauseMs: 6000,
+        durationMsMax: 22_000,
+        isLong: true,
+      },
+      load: {
+        rooms: ["room-0", "room-1", "room-2", "room-3"],
+        talkers: 6,
+        pauseMs: 150,
+        stubbornRate: 0.4,
+        stubbornChannelMsMin: 12_000,
+        everyMsMax: 60,
+        timeoutMsMin: 4000,
+        timeoutMsMax: 20_000,
+        channelMsMax: 18_000,
+      },
+    },
+  ],
+  [
+    8,
+    {
+      // What one leader has written, or has not, is what the next one goes by.
+      name: "leaders and their store",
+      onlyPlanned: false,
+      plan: {
+        ...instances,
+        weights: {
+          ...planned,
+          "store unwell and operator crashes": 8,
+          "store unwell": 3,
+          "operator crash": 3,
+          "cut off from operator": 6,
+          "app crash": 2,
+        },
+        pauseMs: 2000,
+        durationMsMax: 20_000,
+      },
+      load: { pauseMs: 300, stubbornRate: 0.3, talkers: 3 },
+    },
+  ],
+  [
     5,
     {
       name: "services made anew",
@@ -200,6 +252,8 @@ const load: Load = {
   nestedRate: 0.15,
   tokenRate: 0.2,
   channelMsMax: 20_000,
+  stubbornChannelMsMin: 0,
+  everyMsMax: 400,
   followers: 1,
   isSteady: false,
 };

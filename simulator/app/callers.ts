@@ -27,6 +27,9 @@ export interface Load {
   readonly nestedRate: number;
   readonly tokenRate: number;
   readonly channelMsMax: number;
+  /** Stubborn channels go on for this long at the least, and send as often as this at the least. */
+  readonly stubbornChannelMsMin: number;
+  readonly everyMsMax: number;
   /** Loops that keep a channel which is opened again by itself. */
   readonly followers: number;
   /** Each loop calls one room, all the time. */
@@ -136,8 +139,10 @@ async function talkForEver(caller: Caller, counter: { channels: number }): Promi
     if (caller.isOver()) return;
     const call = `${caller.name}ch${++counter.channels}`;
     const isStubborn = random.chance(load.stubbornRate * 3);
-    const everyMs = Math.round(random.between(50, 400));
-    const ms = random.between(0, isStubborn ? load.stubbornMsMax : load.channelMsMax);
+    const everyMs = Math.round(random.between(Math.min(50, load.everyMsMax / 2), load.everyMsMax));
+    const ms = isStubborn
+      ? random.between(load.stubbornChannelMsMin, load.stubbornMsMax)
+      : random.between(0, load.channelMsMax);
     await talk(caller, random.pick(load.rooms), { call, ms, everyMs, ...(isStubborn && { isStubborn }) });
   }
 }

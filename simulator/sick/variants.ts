@@ -202,6 +202,17 @@ export const variants: readonly Variant[] = [
     ],
   },
   {
+    number: 14,
+    name: "a new leader acts on a table that it has not written anew",
+    patches: [
+      {
+        file: serviceSlots,
+        find: "      const takenOver = this.#file.needs();\n      for (const row of this.#rows) row.assignedAt = takenOver;\n",
+        replace: "",
+      },
+    ],
+  },
+  {
     number: 15,
     name: "a slot is released before its methods have returned",
     patches: [

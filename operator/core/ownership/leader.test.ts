@@ -807,6 +807,25 @@ describe("the store", () => {
     expect(b.grants.every(({ origin }) => origin.memory === "state")).toBe(true);
   });
 
+  it("is written anew by the next leader before it acts: what the last one had under way finds another version", async () => {
+    const world = new LeaderWorld({ slots: 2 });
+    world.add("a");
+    await world.run(3000);
+    world.store.faults.push("late");
+    world.add("b");
+    await world.run(5);
+    expect(world.store.faults).toEqual([]);
+    world.stopLeader();
+    world.startLeader();
+    await world.run(50);
+    const taken = await world.store.inner.read("dev", "chat");
+    await world.store.land();
+    expect(await world.store.inner.read("dev", "chat")).toEqual(taken);
+    expect(taken?.rows.every(({ holder }) => holder?.instance === "a")).toBe(true);
+    await world.run(5000);
+    expect(world.counts()).toEqual({ a: 1, b: 1 });
+  });
+
   it("in which somebody else has written makes everybody say anew what it has; nothing lapses", async () => {
     const world = new LeaderWorld({ slots: 4 });
     const a = world.add("a");

@@ -785,6 +785,10 @@ export class ServiceSlots {
       if (rows.length === this.#slots) this.#rows = rows;
       else this.#outlive(rows, waitFrom);
       for (const [slot, row] of this.#rows.entries()) row.goOn(before[slot] ?? row);
+      // A write of the leader before, still under way, could make another table of this one. Nothing that stands in it
+      // is acted on before it is written anew: a late write then finds another version.
+      const takenOver = this.#file.needs();
+      for (const row of this.#rows) row.assignedAt = takenOver;
     }
     for (const instance of this.#endedEarly) {
       for (const holder of this.#instances.get(instance)?.holders ?? []) this.#endProcess(holder);
