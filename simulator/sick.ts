@@ -11,10 +11,10 @@ import { variants } from "./sick/variants.ts";
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: "string", default: "200" },
+    seeds: { type: "string", default: "1500" },
     minutes: { type: "string", default: "2" },
     "first-seed": { type: "string", default: "1" },
-    enough: { type: "string", default: "5" },
+    enough: { type: "string", default: "3" },
     only: { type: "string", default: "" },
   },
 });

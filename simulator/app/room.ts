@@ -209,7 +209,7 @@ class Room {
   /** What goes wrong there is thrown from here. */
   #pass(run: number, next: string, task: Task): Promise<unknown> {
     const { observer, app, process } = this.#around;
-    const call = `${task.call}>${next}`;
+    const call = `${task.call}.${run}>${next}`;
     observer.called({
       atMs: process.seenNow(),
       call,
