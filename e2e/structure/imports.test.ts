@@ -220,7 +220,7 @@ test("the check of imports sees every source file and follows workspace links to
   const { modules } = await cruise(root);
   const cruised = new Set(modules.map(({ source }) => source));
   const sources: string[] = [];
-  const folders = "{protocol,agent,operator,gateway,clients,cli,bench,examples,e2e}";
+  const folders = "{protocol,agent,operator,gateway,clients,cli,bench,simulator,examples,e2e}";
   for await (const file of glob(`${folders}/**/*.ts`, { cwd: root, exclude: ["**/node_modules"] })) sources.push(file);
   expect(sources.length).toBeGreaterThan(20);
   expect(sources.filter((file) => !cruised.has(file))).toEqual([]);
