@@ -21,6 +21,8 @@ export interface SimulationOptions {
   readonly seed: number;
   /** Virtual; some half a minute more is spent to see that all is well again. */
   readonly minutes: number;
+  /** A name of `weatherNames`; undefined: as the seed has it. */
+  readonly weather?: string | undefined;
   readonly onLine?: (line: string) => void;
 }
 
@@ -284,10 +286,18 @@ async function callUntilItWorks(caller: Caller, room: string): Promise<void> {
 /** After everything is healed: within this a call has to succeed, and every end to be known. */
 const recoveryMs = 25_000;
 
-export async function simulateSeed({ seed, minutes, onLine }: SimulationOptions): Promise<SimulationReport> {
+export const weatherNames: readonly string[] = weathers.map(([, { name }]) => name);
+
+export async function simulateSeed({
+  seed,
+  minutes,
+  weather: wanted,
+  onLine,
+}: SimulationOptions): Promise<SimulationReport> {
   const world = new World(seed, onLine);
   const { random } = world;
-  const weather = random.weighted(weathers);
+  const ofSeed = random.weighted(weathers);
+  const weather = weathers.find(([, { name }]) => name === wanted)?.[1] ?? ofSeed;
   const checker = new Checker({
     onlyPlanned: weather.onlyPlanned,
     unservedMsMax: weather.load.isSteady === true ? unservedMsMax : Number.POSITIVE_INFINITY,

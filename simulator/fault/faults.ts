@@ -241,7 +241,8 @@ export class Faults {
       case "cut off from operator": {
         if (place === undefined) return false;
         const { machine } = place;
-        return this.#begin(kind, machine.name, this.#duration(), this.#isolate(machine, [cluster.operatorMachine]));
+        const heal = this.#isolate(cluster.operatorMachine, this.#withSomeCaller(machine));
+        return this.#begin(kind, machine.name, this.#duration(), heal);
       }
       case "late, then cut off from operator":
         return place !== undefined && this.#lateThenCutOff(place);
@@ -363,8 +364,9 @@ export class Faults {
       });
     let isHealed = false;
     const cutAfterMs = random.between(5000, 9000);
-    step(cutAfterMs, () => this.#silence([[machine, operatorMachine]]));
-    step(cutAfterMs + 3300, () => this.#silence([[operatorMachine, machine]]));
+    const apart = this.#withSomeCaller(machine);
+    step(cutAfterMs, () => this.#silence(apart.map((each) => [each, operatorMachine])));
+    step(cutAfterMs + 3300, () => this.#silence(apart.map((each) => [operatorMachine, each])));
     const durationMs = cutAfterMs + random.between(16_000, 24_000);
     return this.#begin("late, then cut off from operator", machine.name, durationMs, () => {
       isHealed = true;
@@ -376,7 +378,7 @@ export class Faults {
   #stopAtEnd(place: Place): boolean {
     const { random } = this.#world;
     const { machine } = place;
-    const heal = this.#isolate(machine, [this.#cluster.operatorMachine]);
+    const heal = this.#isolate(this.#cluster.operatorMachine, this.#withSomeCaller(machine));
     const fromMs = random.between(8000, 15_000);
     const durationMs = random.between(200, 3400);
     let goOn = () => {};
@@ -532,6 +534,12 @@ export class Faults {
       for (const [from, to] of slowed) network.slow(from, to, 0);
       heal();
     });
+  }
+
+  /** The machine, and often a caller's, which then goes on with it and hears of no other holder. */
+  #withSomeCaller(machine: Machine): Machine[] {
+    const { random } = this.#world;
+    return random.chance(0.6) ? [machine, random.pick(this.#cluster.callers).machine] : [machine];
   }
 
   #silence(ways: readonly (readonly [Machine, Machine])[]): () => void {

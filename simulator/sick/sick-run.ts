@@ -16,6 +16,8 @@ export interface SickOptions {
   readonly seeds: number;
   readonly minutes: number;
   readonly threads: number;
+  /** As in `SimulationOptions`. */
+  readonly weather?: string | undefined;
   /** No more seeds after so many have found it. */
   readonly enough: number;
 }
@@ -35,7 +37,8 @@ export async function runSick(variant: Variant, options: SickOptions): Promise<S
         const [violation] = message.violations;
         if (violation !== undefined) found.push({ seed: message.seed, ...violation });
       }
-      if (next < end && found.length < options.enough) worker.postMessage({ seed: next++, minutes: options.minutes });
+      if (next < end && found.length < options.enough)
+        worker.postMessage({ seed: next++, minutes: options.minutes, weather: options.weather });
       else resolve();
     });
     try {

@@ -7,7 +7,7 @@ import { loadPatched, type Patch } from "./patch.ts";
 const assertLoaded = loadPatched((workerData as { patches: readonly Patch[] }).patches);
 const { simulateSeed } = await import("../simulation.ts");
 assertLoaded();
-parentPort?.on("message", ({ seed, minutes }: SimulationOptions) => {
-  void simulateSeed({ seed, minutes }).then((report) => parentPort?.postMessage(report));
+parentPort?.on("message", ({ seed, minutes, weather }: SimulationOptions) => {
+  void simulateSeed({ seed, minutes, weather }).then((report) => parentPort?.postMessage(report));
 });
 parentPort?.postMessage("ready");
