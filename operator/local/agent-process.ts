@@ -25,6 +25,8 @@ export interface AgentProcessOptions {
   readonly clock: Clock;
   /** A line for people: it ended, and is started again. */
   onMessage(line: string): void;
+  /** Nothing is left of its process. */
+  onExit(): void;
 }
 
 export class AgentProcess {
@@ -131,6 +133,7 @@ export class AgentProcess {
     this.#exited = new Promise((resolve) => {
       const onEnd = () => {
         if (this.#child === child) this.#child = undefined;
+        this.#options.onExit();
         resolve();
       };
       child.once("exit", onEnd);

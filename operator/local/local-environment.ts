@@ -30,6 +30,7 @@ import { changeProblems } from "../api/manifest-change.ts";
 import { type ManifestProblem, problemAt } from "../api/manifest-problem.ts";
 import type { ManifestSet } from "../api/manifest-reader.ts";
 import { type LeverService, servicePolicy } from "../api/v1alpha1/lever-service.ts";
+import type { InstanceProcess } from "../core/ownership/holder.ts";
 import { MemorySlotStore } from "../core/ownership/slot-store.ts";
 import type { InstanceKey, ServiceRegistry } from "../core/service-registry.ts";
 import { operatorVersion } from "../version.ts";
@@ -394,10 +395,14 @@ export class LocalEnvironment implements AdminSource {
     });
   }
 
-  /** The source knows the instance no more; `hasExited`: nothing of its process is left, which is proof for its slots. */
+  /** The source knows the instance no more; `hasExited`: nothing of its process is left, which is proof of what it has. */
   #gone(key: InstanceKey, hasExited: boolean): void {
     this.registry.removeInstance(key);
-    if (hasExited) this.#operator.leader.processEnded(key.environment, key.service, key.instance);
+    if (hasExited) this.#processEnded(key, "app");
+  }
+
+  #processEnded({ environment, service, instance }: InstanceKey, process: InstanceProcess): void {
+    this.#operator.leader.processEnded(environment, service, instance, process);
   }
 
   #declare(plan: ServicePlan): LocalService {
@@ -514,7 +519,10 @@ export class LocalEnvironment implements AdminSource {
       .then((agent) => (agent instanceof HostedAgent && !isLast ? agent.drain(handOverFetchMs) : agent.close()))
       .catch(() => {});
     this.#closing.add(closed);
-    void closed.then(() => this.#closing.delete(closed));
+    void closed.then(() => {
+      this.#closing.delete(closed);
+      this.#processEnded(key, "agent");
+    });
   }
 
   async #startAgent(key: InstanceKey, socketPath: string): Promise<LocalAgent> {
@@ -523,7 +531,15 @@ export class LocalEnvironment implements AdminSource {
       return HostedAgent.start({ ...key, operator, socketPath, host, port: 0, adminPort: 0 });
     }
     const { onMessage } = this.#options;
-    const agent = new AgentProcess({ instance: key, socketPath, operator, host, clock: this.#clock, onMessage });
+    const agent = new AgentProcess({
+      instance: key,
+      socketPath,
+      operator,
+      host,
+      clock: this.#clock,
+      onMessage,
+      onExit: () => this.#processEnded(key, "agent"),
+    });
     await agent.start();
     return agent;
   }

@@ -114,7 +114,21 @@ export interface LeavingMessage {
   readonly type: "leaving";
 }
 
-export type HolderMessage = RenewMessage | HeldMessage | ReleasedMessage | NeverHeldMessage | LeavingMessage;
+/**
+ * The connection with the app is over, and nothing that the app had said is still to go out: with the end of the app's
+ * process that proves that the incarnation holds nothing.
+ */
+export interface SilentMessage {
+  readonly type: "silent";
+}
+
+export type HolderMessage =
+  | RenewMessage
+  | HeldMessage
+  | ReleasedMessage
+  | NeverHeldMessage
+  | LeavingMessage
+  | SilentMessage;
 
 /** Answers exactly one renewal. */
 export interface RenewedMessage {
@@ -370,6 +384,7 @@ export function decodeHolderMessage(value: unknown): HolderMessage | undefined {
     case "released":
       return { type, slots: readReleased(fields, "slots") };
     case "leaving":
+    case "silent":
       return { type };
     default:
       return undefined;

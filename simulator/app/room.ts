@@ -162,7 +162,8 @@ class Room {
     this.#count++;
     this.#lastRun = run;
     observer.started({
-      atMs: process.seenNow(),
+      // A process that was stopped may run some instructions after it wakes; what they say is not heard.
+      atMs: process.turnBeganMs(),
       run,
       call: task.call,
       resource: this.#name,

@@ -289,7 +289,7 @@ export class Checker implements Observer {
           this.#violated("2", event.atMs, `${what} without memory, and nothing went wrong`);
         return;
       case "state":
-        if (event.from !== lastOpen?.object) {
+        if (event.from !== lastOpen?.object && !isOpenedAgain(event, resource.lastRun, lastOpen, lastClose)) {
           this.#violated("2", event.atMs, `${what} with the state of object ${event.from}, after ${before}`);
         } else if (lastRun !== undefined && lastRun.object === event.from && lastRun.run !== event.lastRun) {
           this.#violated(
@@ -525,6 +525,26 @@ export class Checker implements Observer {
   failedWhenWell(what: string, error: CallError, atMs: number): void {
     this.#violated("liveness", atMs, `${what} failed when all was well again: ${error.text} (${error.effect})`);
   }
+}
+
+/**
+ * The object before could not be opened ([open] failed, or took too long), or nobody came to use it: what it was opened
+ * with has not changed, and is given to the next one of the same epoch.
+ */
+function isOpenedAgain(
+  event: ResourceOpen,
+  lastRun: Run | undefined,
+  lastOpen: ResourceOpen | undefined,
+  lastClose: ResourceClose | undefined,
+): boolean {
+  return (
+    lastOpen?.memory === "state" &&
+    lastOpen.from === event.from &&
+    lastOpen.app === event.app &&
+    lastOpen.epoch === event.epoch &&
+    lastClose?.isHandedOver === false &&
+    lastRun?.object !== lastOpen.object
+  );
 }
 
 /** An app is called after its machine. */

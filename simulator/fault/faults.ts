@@ -448,7 +448,8 @@ export class Faults {
 
   #agentCrash(kind: FaultKind, place: Place): boolean {
     if (!place.agent.process.isAlive) return false;
-    place.agent.kill();
+    const { random } = this.#world;
+    this.#cluster.killAgent(place, random.chance(0.5) ? random.between(5, 300) : random.between(300, 4000));
     return this.#begin(kind, place.instance, this.#duration(), () => {
       if (!place.isGone) place.restartAgent();
     });

@@ -49,6 +49,8 @@ export class Place {
   isGone = false;
   /** No process of its app is left, and that is known. */
   isAppEnded = false;
+  /** The same of its agent. */
+  isAgentEnded = false;
   #agents = 0;
   #apps = 0;
 
@@ -80,7 +82,9 @@ export class Place {
   }
 
   restartAgent(): void {
-    if (!this.agent.process.isAlive) this.agent = this.#makeAgent();
+    if (this.agent.process.isAlive) return;
+    this.isAgentEnded = false;
+    this.agent = this.#makeAgent();
   }
 
   restartApp(): AppNode {
@@ -146,7 +150,8 @@ export class Cluster {
       // As tables that outlive an operator say.
       const wasServing = place.app.process.isAlive && place.agent.process.isAlive;
       operator.upsert({ ...sourceOf(place), address: place.address, wasServing });
-      if (place.isAppEnded) operator.processEnded(keyOf(place));
+      if (place.isAppEnded) operator.processEnded(keyOf(place), "app");
+      if (place.isAgentEnded) operator.processEnded(keyOf(place), "agent");
     }
   }
 
@@ -218,7 +223,18 @@ export class Cluster {
       // Proofs are in the order of events: once another process may have registered, there is none.
       if (place.app.process !== process) return;
       place.isAppEnded = true;
-      this.#tellOperator((operator) => operator.processEnded(keyOf(place)));
+      this.#tellOperator((operator) => operator.processEnded(keyOf(place), "app"));
+    });
+  }
+
+  /** The agent's process ends; that is known after a while. */
+  killAgent(place: Place, provenAfterMs: number): void {
+    const { process } = place.agent;
+    process.kill();
+    this.network.world.after(provenAfterMs, () => {
+      if (place.agent.process !== process || place.isGone) return;
+      place.isAgentEnded = true;
+      this.#tellOperator((operator) => operator.processEnded(keyOf(place), "agent"));
     });
   }
 

@@ -1,6 +1,7 @@
 /** The operator as a process of the world: the real tables, registry and servers; it dies and comes back. */
 
 import { EndpointTables } from "@leveros/operator/core/endpoint-table.ts";
+import type { InstanceProcess } from "@leveros/operator/core/ownership/holder.ts";
 import { OwnershipLeader } from "@leveros/operator/core/ownership/leader.ts";
 import { type InstanceKey, ServiceRegistry, type SourceInstance } from "@leveros/operator/core/service-registry.ts";
 import { DiscoveryServer } from "@leveros/operator/discovery/discovery-server.ts";
@@ -63,9 +64,9 @@ export class OperatorNode {
     this.#registry.removeInstance(instance);
   }
 
-  /** No process of the instance's app is left. */
-  processEnded({ environment, service, instance }: InstanceKey): void {
-    this.leader.processEnded(environment, service, instance);
+  /** No process of the instance's app, or of its agent, is left. */
+  processEnded({ environment, service, instance }: InstanceKey, process: InstanceProcess): void {
+    this.leader.processEnded(environment, service, instance, process);
   }
 
   kill(): void {

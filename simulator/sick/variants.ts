@@ -283,4 +283,26 @@ export const variants: readonly Variant[] = [
       },
     ],
   },
+  {
+    number: 21,
+    name: "a process's end is proof while its agent may still have something of it",
+    patches: [
+      {
+        file: serviceSlots,
+        find: "if (!holder.isAppGone || !holder.isSilent) return;",
+        replace: "if (!holder.isAppGone) return;",
+      },
+    ],
+  },
+  {
+    number: 22,
+    name: "a gate that has shut with a lapse stays shut when the lease is renewed after all",
+    patches: [
+      {
+        file: resourceHost,
+        find: "if (slot.gate?.isOpen === false) slot.gate = new SlotGate(this.#lease);",
+        replace: "",
+      },
+    ],
+  },
 ];

@@ -51,6 +51,8 @@ export class SimProcess {
   #isCatchingUp = false;
   /** A turn that is stopped from within: until `pointsLeft` is used up, it sees `seenMs`. */
   #within: { readonly seenMs: number; pointsLeft: number } | undefined;
+  /** When the turn began that was stopped from within, while it goes on. */
+  #tornSinceMs: number | undefined;
   #awaitedStop: Stop | undefined;
   /** In a turn that is to be stopped behind a write. */
   #stopsAtWrite: Stop | undefined;
@@ -87,6 +89,14 @@ export class SimProcess {
   /** True time as what runs now sees it. */
   seenNow(): number {
     return this.#within?.seenMs ?? this.world.now();
+  }
+
+  /**
+   * True time as what runs now saw it when its turn began: what it decided by then it does, though it may have been
+   * stopped in between.
+   */
+  turnBeganMs(): number {
+    return this.#tornSinceMs ?? this.world.now();
   }
 
   #readClock(): number {
@@ -259,11 +269,13 @@ export class SimProcess {
         return;
       }
       this.#within = { seenMs, pointsLeft: points };
+      this.#tornSinceMs = seenMs;
       this.#isCatchingUp = true;
       this.#execute(task);
       // The turn ends with its promises, which is before the world's next step.
       world.after(0, () => {
         this.#within = undefined;
+        this.#tornSinceMs = undefined;
         this.#isCatchingUp = false;
         this.#catchUp();
       });

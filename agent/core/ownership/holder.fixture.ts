@@ -319,6 +319,10 @@ export class UnreadChannel implements StreamHandler {
   send(message: unknown): void {
     this.#stream.send(FrameType.Message, 0, encodeMessage(message, "message").bytes);
   }
+
+  end(): void {
+    this.#stream.send(FrameType.End, 0, new Uint8Array(0));
+  }
 }
 
 export interface FakeAppOptions {
@@ -493,6 +497,10 @@ export class LeaderConnection {
     return this.ofType("released").flatMap(({ slots }) =>
       slots.map(({ slot, epoch, hasState }) => `${slot}@${epoch}${hasState ? " with state" : ""}`),
     );
+  }
+
+  get isSilent(): boolean {
+    return this.ofType("silent").length > 0;
   }
 
   get held(): string[] {

@@ -759,6 +759,32 @@ describe("the app's end", () => {
     expect(world.leader.connections.length).toBe(connects);
   });
 
+  it("is told to the leader, at each connect, once nothing that it had said is still to go out", async () => {
+    const { app, peer, leader } = await serving();
+    await world.finish(peer.openUnread("waitChan", in3));
+    await world.settle();
+    app.kill();
+    await world.settle();
+    expect(leader.isSilent).toBe(true);
+    world.leader.cut();
+    await world.advance(1500);
+    expect(world.leader.last).not.toBe(leader);
+    expect(world.leader.last.isSilent).toBe(true);
+  });
+
+  it("while something of it waits for its caller's credit is not told; after 2 s that is dropped", async () => {
+    const { app, peer, leader } = await serving();
+    const channel = await world.finish(peer.openUnread("echoChan", in3));
+    for (let i = 0; i < 4; i++) channel.send("x".repeat(40_000));
+    channel.end();
+    await world.settle();
+    app.kill();
+    await world.advance(1900);
+    expect(leader.isSilent).toBe(false);
+    await world.advance(200);
+    expect(leader.isSilent).toBe(true);
+  });
+
   it("counts a method whose caller has gone as running, until the app says that it has returned", async () => {
     const { app, peer, leader } = await serving();
     const first = new Outcome(peer.call("wait", in3));

@@ -111,6 +111,9 @@ export class SlotHolder implements AppLinkOwner {
   #isLeaving = false;
   #isStopping = false;
   #isClosed = false;
+  /** Of this incarnation nothing goes out any more: its app's connection is over. */
+  #isSilent = false;
+  #silenceTimer: TimerHandle | undefined;
   #isRenewalDue = false;
   #renewalTimer: TimerHandle | undefined;
   #leaseTimer: TimerHandle | undefined;
@@ -214,6 +217,7 @@ export class SlotHolder implements AppLinkOwner {
     slot.relays.delete(relay);
     this.#moves.delete(relay);
     if (slot.state === "Closed") this.#releaseSoon(slot);
+    else if (slot.state === "Lost") this.#silenceSoon();
   }
 
   // ---------------------------------------------------------------- the own service
@@ -278,7 +282,35 @@ export class SlotHolder implements AppLinkOwner {
       }
     }
     if (this.#incarnation?.lease.hasBegun === false) this.#endIncarnation();
+    else this.#silenceSoon();
     this.#options.onEmpty();
+  }
+
+  /**
+   * When what the app had said before its end has left, or waits for its callers' credit for too long, nothing more
+   * goes out: from then on the end of the app's process proves that the incarnation holds nothing (R10b).
+   */
+  #silenceSoon(): void {
+    const { clock } = this.#options;
+    const incarnation = this.#incarnation;
+    if (incarnation === undefined || this.#isSilent) return;
+    this.#silenceTimer ??= clock.setTimer(() => {
+      this.#silenceTimer = undefined;
+      for (const slot of this.#slots.values()) {
+        for (const relay of [...slot.relays]) if (relay.hasUnsent) relay.end(lapsed());
+      }
+      this.#silenceSoon();
+    }, unsentMs);
+    // Behind the writes of this turn.
+    clock.defer(() => {
+      if (this.#app !== undefined || this.#isSilent || this.#incarnation !== incarnation) return;
+      for (const slot of this.#slots.values()) if (slot.hasUnsent) return;
+      if (this.#silenceTimer !== undefined) clock.clearTimer(this.#silenceTimer);
+      this.#silenceTimer = undefined;
+      this.#isSilent = true;
+      for (const slot of this.#slots.values()) if (slot.state === "Lost") slot.shut();
+      this.#tell({ type: "silent" });
+    });
   }
 
   #startApp(): void {
@@ -396,6 +428,7 @@ export class SlotHolder implements AppLinkOwner {
     this.#isRenewalDue = true;
     this.#renew();
     if (this.#isLeaving) this.#tell({ type: "leaving" });
+    if (this.#isSilent) this.#tell({ type: "silent" });
   }
 
   /** Sends a renewal if one is due, and the app has answered a ping that is new enough. */
@@ -468,6 +501,9 @@ export class SlotHolder implements AppLinkOwner {
     const incarnation = this.#incarnation;
     this.#incarnation = undefined;
     this.#stopRenewing();
+    if (this.#silenceTimer !== undefined) this.#options.clock.clearTimer(this.#silenceTimer);
+    this.#silenceTimer = undefined;
+    this.#isSilent = false;
     if (this.#leaseTimer !== undefined) this.#options.clock.clearTimer(this.#leaseTimer);
     this.#leaseTimer = undefined;
     for (const slot of [...this.#slots.values()]) this.#forget(slot);

@@ -445,6 +445,19 @@ describe("the lease", () => {
     expect(outcome.isSettled).toBe(true);
   });
 
+  it("that is renewed after all lets out what is called from then on", async () => {
+    world = await World.start(Room);
+    await world.openAll();
+    const outcome = await settled(world.agent.call("a", "insist", ["a"]));
+    world.pausedMs += 30_000;
+    gates.get("a")?.();
+    await world.settle();
+    expect(outcome.reason).toBe("LEASE_LAPSED unknown");
+    await world.pass(1000);
+    expect(await call("a", "add")).toBe(2);
+    expect(await call("a", "add")).toBe(3);
+  });
+
   it("holds for calls that a method makes", async () => {
     world = await World.start(Room);
     await world.openAll();

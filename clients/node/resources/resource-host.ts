@@ -617,6 +617,8 @@ export class ResourceHost implements HoldChannelHandler {
     if (!slot.takesCalls || invocation.isDone) throw movedTo(slot.epoch + 1);
     const call = new ResourceCall(slot, resource);
     invocation.attachment = call;
+    // One that has shut was for what had begun before the lease lapsed.
+    if (slot.gate?.isOpen === false) slot.gate = new SlotGate(this.#lease);
     if (slot.gate !== undefined) invocation.gate = slot.gate;
     slot.calls.add(invocation);
     invocation.onReturned = () => this.#returned(invocation, call);

@@ -49,9 +49,12 @@ export class HolderLease {
   }
 }
 
+/** The processes that an instance's holders need: what an app has said may lie in its agent when the app is gone. */
+export type InstanceProcess = "app" | "agent";
+
 /** How the incarnation's last epochs ended, if it did not release them. */
 export type HolderEnd =
-  /** Its app's process is gone. */
+  /** Its app's process is gone, and its agent has nothing left of what that had said. */
   | { readonly proof: "process" }
   | { readonly proof: "lease" }
   /** A later incarnation of the same process has registered. */
@@ -81,6 +84,10 @@ export class Holder implements HolderRef {
   report: { readonly holds: readonly HeldSlot[]; readonly released: readonly ReleasedSlot[] } | undefined;
   /** A renewal that is answered once the table is read. */
   unanswered: number | undefined;
+  /** No process of its app is left. */
+  isAppGone = false;
+  /** Nothing of it goes out any more: its agent says so, or is gone itself. */
+  isSilent = false;
   ended: HolderEnd | undefined;
 
   constructor(ref: HolderRef, lease: HolderLease, isRestored: boolean) {

@@ -192,8 +192,13 @@ export class LeaderWorld {
   end(holder: FakeHolder): void {
     holder.kill();
     this.known.delete(holder.instance);
-    this.leader.processEnded("dev", "chat", holder.instance);
+    this.processesEnded(holder.instance);
     this.leader.removeInstance({ environment: "dev", service: "chat", instance: holder.instance });
+  }
+
+  /** Of its app and of its agent. */
+  processesEnded(instance: string): void {
+    for (const process of ["app", "agent"] as const) this.leader.processEnded("dev", "chat", instance, process);
   }
 
   row(slot: number): SlotRow {

@@ -80,7 +80,7 @@ class Chaos {
     this.world.known.delete(holder.instance);
     this.later(1, 3000, () => {
       const { leader } = this.world;
-      leader.processEnded("dev", "chat", holder.instance);
+      this.world.processesEnded(holder.instance);
       leader.removeInstance({ environment: "dev", service: "chat", instance: holder.instance });
     });
   }

@@ -119,7 +119,7 @@ describe("epochs", () => {
     await world.run(500);
     expect(world.row(0)).toMatchObject({ holder: "b", epoch: first + 1 });
     world.holders[1]?.restartApp();
-    world.leader.processEnded("dev", "chat", "none");
+    world.processesEnded("none");
     await world.run(leaseMs + 100);
     expect(world.row(0).epoch).toBe(first + 2);
   });
@@ -469,6 +469,45 @@ describe("evidence", () => {
     }
   });
 
+  const silences: Record<string, (world: LeaderWorld, holder: FakeHolder) => void> = {
+    "says so": (_, holder) => holder.send({ type: "silent" }),
+    "has ended": (world) => world.leader.processEnded("dev", "chat", "a", "agent"),
+    "serves another app": (_, holder) => holder.restartApp(),
+  };
+  for (const [how, silence] of Object.entries(silences)) {
+    it(`of an app's end counts once nothing of it is left in its agent: that ${how}`, async () => {
+      const world = new LeaderWorld({ slots: 1 });
+      const a = world.add("a");
+      await world.run(1000);
+      world.add("b");
+      const { epoch } = world.row(0);
+      a.busy.add(0);
+      world.leader.processEnded("dev", "chat", "a", "app");
+      await world.run(3000);
+      expect(world.row(0)).toMatchObject({ holder: "a", epoch });
+      silence(world, a);
+      await world.run(100);
+      expect(world.row(0).epoch).toBeGreaterThan(epoch);
+      expect(world.row(0).fence).toBe(epoch + 1);
+    });
+  }
+
+  it("of an app's end does not count for what its agent has left while that says nothing", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    const a = world.add("a", { staysAway: true });
+    await world.run(1000);
+    world.add("b");
+    a.partition();
+    world.leader.processEnded("dev", "chat", "a", "app");
+    // Another start of the agent proves nothing of the last one.
+    world.add("a");
+    await world.run(leaseMs - 3000);
+    expect(world.row(0).holder).toBe("a");
+    expect(world.row(0).fence).toBe(0);
+    await world.run(4000);
+    expect(world.row(0).fence).toBeGreaterThan(0);
+  });
+
   it("of a lost connection alone is none", async () => {
     const world = new LeaderWorld({ slots: 2 });
     const a = world.add("a", { staysAway: true });
@@ -708,7 +747,7 @@ describe("another leader", () => {
     b.kill();
     world.startLeader();
     await world.run(500);
-    world.leader.processEnded("dev", "chat", "b");
+    world.processesEnded("b");
     await world.run(500);
     const row = world.row(slot);
     expect(row).toMatchObject({ holder: "a", isMoving: false });
@@ -886,7 +925,7 @@ describe("a service", () => {
       const b = world.add("b");
       await world.run(leaseMs - 1500);
       expect(b.grants).toEqual([]);
-      if (proof === "process") world.leader.processEnded("dev", "chat", "a");
+      if (proof === "process") world.processesEnded("a");
       await world.run(proof === "process" ? 100 : 2000);
       expect(b.grants.length, proof).toBe(2);
       expect(b.grants[0]?.epoch).toBeGreaterThan(epoch);

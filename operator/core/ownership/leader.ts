@@ -12,8 +12,14 @@ import type { OwnershipPolicy, SlotRow } from "@leveros/protocol/control/discove
 import { newLeaderWaitMs } from "@leveros/protocol/control/lease.ts";
 import type { HolderIdentity, HolderMessage, LeaderMessage } from "@leveros/protocol/control/ownership.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import type { Holder, HolderConnection } from "./holder.ts";
-import { holdersPerServiceMax, type RemovedSlots, ServiceSlots, type SlotExplanation } from "./service-slots.ts";
+import type { Holder, HolderConnection, InstanceProcess } from "./holder.ts";
+import {
+  endedOfRemoved,
+  holdersPerServiceMax,
+  type RemovedSlots,
+  ServiceSlots,
+  type SlotExplanation,
+} from "./service-slots.ts";
 import type { SlotStore } from "./slot-store.ts";
 
 export interface OwnershipLeaderOptions {
@@ -151,13 +157,15 @@ export class OwnershipLeader {
   }
 
   /**
-   * The proof that no process of the instance's app is left, and none will be for what has registered so far (R10b). In
-   * the order of events: a process that is started after it has not registered yet.
+   * The proof that no process of the instance's app, or of its agent, is left, and none will be for what has registered
+   * so far (R10b). In the order of events: a process that is started after it has not registered yet. What an app held
+   * is free when its agent has ended too, or says that nothing of it is still to go out.
    */
-  processEnded(environment: string, service: string, instance: string): void {
+  processEnded(environment: string, service: string, instance: string, process: InstanceProcess): void {
     const key = `${environment}/${service}`;
-    this.#services.get(key)?.processEnded(instance);
-    this.#removed.get(key)?.instances.delete(instance);
+    this.#services.get(key)?.processEnded(instance, process);
+    const removed = this.#removed.get(key);
+    if (removed !== undefined) endedOfRemoved(removed, instance, process);
   }
 
   // ---------------------------------------------------------------- holders

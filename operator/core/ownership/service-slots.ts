@@ -25,7 +25,14 @@ import type {
 } from "@leveros/protocol/control/ownership.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { assign, type Member, type Place } from "./assignment.ts";
-import { Holder, type HolderConnection, HolderLease, holderKey, isEarlierIncarnation } from "./holder.ts";
+import {
+  Holder,
+  type HolderConnection,
+  HolderLease,
+  holderKey,
+  type InstanceProcess,
+  isEarlierIncarnation,
+} from "./holder.ts";
 import { SlotRow } from "./slot-row.ts";
 import type { HolderRef, MoveReason, SlotStore, SlotTableContent, StoredSlotTable } from "./slot-store.ts";
 import { TableFile } from "./table-file.ts";
@@ -60,8 +67,14 @@ export interface RemovedSlots {
   readonly at: ClockReading;
   readonly leaseMs: number;
   readonly lastEpoch: number;
-  /** Instances that have not released what they had. */
-  readonly instances: Set<string>;
+  /** Instances that have not released what they had, and which of their processes are known to have ended. */
+  readonly instances: Map<string, Set<InstanceProcess>>;
+}
+
+/** A process of the instance has ended: with both of them nothing is left of what it had. */
+export function endedOfRemoved({ instances }: RemovedSlots, instance: string, process: InstanceProcess): void {
+  const ended = instances.get(instance);
+  if (ended?.add(process).size === 2) instances.delete(instance);
 }
 
 export interface SlotExplanation extends PublishedRow {
@@ -115,7 +128,8 @@ export class ServiceSlots {
   #turnEpoch: number | undefined;
   /** Free slots are given to nobody before its leases are over. */
   #removed: RemovedSlots | undefined;
-  readonly #endedEarly = new Set<string>();
+  /** Before the table was read: the instances of which processes have ended, and which of them. */
+  readonly #endedEarly = new Map<string, Set<InstanceProcess>>();
   #waitFrom: ClockReading | undefined;
 
   readonly #file: TableFile;
@@ -194,10 +208,10 @@ export class ServiceSlots {
     this.#touch();
   }
 
-  processEnded(instance: string): void {
-    if (!this.#isLoaded) this.#endedEarly.add(instance);
-    for (const holder of this.#instances.get(instance)?.holders ?? []) this.#endProcess(holder);
-    this.#removed?.instances.delete(instance);
+  processEnded(instance: string, process: InstanceProcess): void {
+    if (!this.#isLoaded) this.#endedEarly.set(instance, (this.#endedEarly.get(instance) ?? new Set()).add(process));
+    for (const holder of this.#instances.get(instance)?.holders ?? []) this.#processEnded(holder, process);
+    if (this.#removed !== undefined) endedOfRemoved(this.#removed, instance, process);
     this.#touch();
   }
 
@@ -225,10 +239,16 @@ export class ServiceSlots {
 
   /** What has to be remembered of a removed table; undefined if nobody can believe in it. */
   get remains(): RemovedSlots | undefined {
-    const instances = new Set(this.#removed?.instances);
+    const instances = new Map(this.#removed?.instances);
+    const add = ({ instance, isAppGone, isSilent }: Holder) => {
+      const ended = new Set<InstanceProcess>();
+      if (isAppGone) ended.add("app");
+      if (isSilent) ended.add("agent");
+      instances.set(instance, instances.get(instance)?.intersection(ended) ?? ended);
+    };
     for (const row of this.#rows) {
-      if (row.holder !== undefined && row.mayHaveRun) instances.add(row.holder.instance);
-      for (const former of row.after) instances.add(former.holder.instance);
+      if (row.holder !== undefined && row.mayHaveRun) add(row.holder);
+      for (const former of row.after) add(former.holder);
     }
     if (instances.size === 0) return undefined;
     return {
@@ -288,7 +308,11 @@ export class ServiceSlots {
       holder = this.#addHolder(identity, new HolderLease(leaseClock.read()), false);
     }
     const owner = this.#record(instance);
-    for (const other of owner.holders) other.disconnect(newer(instance));
+    for (const other of owner.holders) {
+      // The same agent has shut the gates of the earlier one.
+      if (isEarlierIncarnation(other.incarnation, incarnation)) this.#processEnded(other, "agent");
+      other.disconnect(newer(instance));
+    }
     owner.current = holder;
     holder.connect(identity, connection);
     if (this.#isLoaded) this.#takeReport(holder);
@@ -304,6 +328,9 @@ export class ServiceSlots {
         return this.#onRenew(holder, message.n, message.ageMs);
       case "leaving":
         holder.isLeaving = true;
+        break;
+      case "silent":
+        this.#processEnded(holder, "agent");
         break;
       case "held":
         for (const { slot, epoch } of message.slots) {
@@ -425,7 +452,11 @@ export class ServiceSlots {
     }
   }
 
-  #endProcess(holder: Holder): void {
+  #processEnded(holder: Holder, process: InstanceProcess): void {
+    if (process === "app") holder.isAppGone = true;
+    else holder.isSilent = true;
+    // Of what its app had said something may lie in its agent for as long as that lives, and its lease runs.
+    if (!holder.isAppGone || !holder.isSilent) return;
     holder.end(
       { proof: "process" },
       new LeverError("APP_GONE", `the app of ${holder.instance} has ended`, { effect: "none" }),
@@ -790,8 +821,11 @@ export class ServiceSlots {
       const takenOver = this.#file.needs();
       for (const row of this.#rows) row.assignedAt = takenOver;
     }
-    for (const instance of this.#endedEarly) {
-      for (const holder of this.#instances.get(instance)?.holders ?? []) this.#endProcess(holder);
+    for (const [instance, processes] of this.#endedEarly) {
+      for (const holder of this.#instances.get(instance)?.holders ?? []) {
+        // Those that no table names were told when it was said, or have registered since.
+        if (holder.isRestored) for (const process of processes) this.#processEnded(holder, process);
+      }
     }
     this.#endedEarly.clear();
     for (const holder of this.#holders.values()) {
@@ -816,10 +850,10 @@ export class ServiceSlots {
   /** The table of another life of the service, with another number of slots: its holders' leases run out first. */
   #outlive(rows: readonly SlotRow[], waitFrom: ClockReading): void {
     this.#rows = freshRows(this.#slots);
-    const instances = new Set<string>();
+    const instances = new Map<string, Set<InstanceProcess>>();
     for (const row of rows) {
-      if (row.holder !== undefined) instances.add(row.holder.instance);
-      for (const former of row.after) instances.add(former.holder.instance);
+      if (row.holder !== undefined) instances.set(row.holder.instance, new Set());
+      for (const former of row.after) instances.set(former.holder.instance, new Set());
     }
     this.#removed = { at: waitFrom, leaseMs: this.#leaseMs, lastEpoch: this.#lastEpoch, instances };
   }
