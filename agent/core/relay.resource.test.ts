@@ -636,8 +636,9 @@ describe("a call that may have run", () => {
 });
 
 describe("a call with a token and without a resource", () => {
+  const tokenTime = 1_767_225_600_000;
   const lostAt = async (rig: Rig) => {
-    const call = new Outcome(rig.app.call("held", [1], { fields: { token: "t" } }));
+    const call = new Outcome(rig.app.call("held", [1], { fields: { token: "t", tokenTime } }));
     await rig.world.settle();
     const first = rig.x.received.length > 0 ? rig.x : rig.y;
     expect(rig.ran).toEqual([`${first.id} held 1`]);
@@ -652,6 +653,8 @@ describe("a call with a token and without a resource", () => {
     rig.openGate();
     await rig.world.settle();
     expect([call.text, rig.ran.length, other.received.length]).toEqual(["ok", 2, 0]);
+    // Another process may be there by now, whose clock may be behind by that much.
+    expect(first.received.map(({ fields }) => fields.tokenTime)).toEqual([tokenTime, tokenTime - 10_000]);
     await rig.finish();
   });
 

@@ -18,7 +18,8 @@ import { decodeFault, encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError, worseEffect } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType, replyLoadBytes } from "@leveros/protocol/frame/frame.ts";
 import { keptPayload } from "@leveros/protocol/frame/kept-payload.ts";
-import { FieldKey, integerField, routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
+import { tokenSkewMs } from "@leveros/protocol/invocation/token-memory.ts";
+import { FieldKey, integerField, makeTokenOlder, routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
 import { type Session, writeTimeout } from "@leveros/protocol/session/session.ts";
 import { flowCost, type Stream, type StreamHandler } from "@leveros/protocol/session/stream.ts";
 import { copyBytes } from "@leveros/protocol/value/copy-bytes.ts";
@@ -252,6 +253,8 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     // Rounded up: when the time is over the caller is to hear it from here, not what the method makes of it.
     writeTimeout(frame, Math.ceil(leftMs));
     if (this.#row !== undefined) frame.set(integerField(FieldKey.Epoch, this.#epoch, 6), routingFixedBytes);
+    // The instance's process may be another one by now, and its clock another than that of the token's maker.
+    else if (this.#call.hasToken && this.#effect !== "none") makeTokenOlder(frame, tokenSkewMs);
     const owed = this.#owedFirst;
     const source = owed > 0 ? this.#inbound : undefined;
     let outbound: Stream;

@@ -115,7 +115,8 @@ export class MethodServer implements MethodHost, ServingHandler {
     };
     const budget = new TokenBudget();
     const wallNow = () => Math.max(Math.floor(connection.leaseClock.read().wallMs), 0);
-    // Calls come again to the very same instance only, and a process that has just started must not refuse new tokens.
+    // Calls come again to the very same instance only, by its agents' doing, which make the token older then: a process
+    // that has just started must not refuse new ones.
     this.#tokens = new TokenMemory({ budget, sinceMs: wallNow(), skewMs: 0, wallNow });
     if (resource !== undefined) {
       this.#resources = new ResourceHost(

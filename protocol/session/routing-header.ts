@@ -233,6 +233,22 @@ export function scanFields(frame: Uint8Array, from: number, to: number): Scanned
   return { resource, hasToken, epoch, parent, hook, chain };
 }
 
+/**
+ * Has the token of an OPEN frame, written over in place, be `byMs` older. A frame whose token has no time stays as it
+ * is. The fields must have been scanned before.
+ */
+export function makeTokenOlder(frame: Uint8Array, byMs: number): void {
+  const fieldsEnd = routingFixedBytes + (((frame[6] as number) << 8) | (frame[7] as number));
+  for (let at = routingFixedBytes; at < fieldsEnd; ) {
+    const next = at + 3 + (((frame[at + 1] as number) << 8) | (frame[at + 2] as number));
+    if (frame[at] === FieldKey.TokenTime && next === at + 9) {
+      const timeMs = integer(frame.subarray(at + 3, next), 6, "tokenTime");
+      frame.set(integerField(FieldKey.TokenTime, Math.max(timeMs - byMs, 0), 6), at);
+    }
+    at = next;
+  }
+}
+
 function resourceField(frame: Uint8Array, at: number, next: number, name: string): Uint8Array {
   const bytes = frame.subarray(at + 3, next);
   if (bytes.length > 0 && bytes.length <= resourceBytesMax) return bytes;

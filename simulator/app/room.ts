@@ -121,7 +121,7 @@ class Room {
     this.#epoch = context().epoch;
     this.#object = around.nextNumber();
     observer.opened({
-      atMs: process.seenNow(),
+      atMs: process.turnBeganMs(),
       resource: name,
       app,
       epoch: this.#epoch,

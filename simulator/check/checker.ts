@@ -274,6 +274,8 @@ export class Checker implements Observer {
     this.#count(`opened ${event.memory}`);
     const resource = this.#resource(event.resource);
     const { name, lastRun, lastOpen, lastClose } = resource;
+    // One that was stopped within tells late what it was about to do: its store refuses it, and nobody hears it.
+    if (lastOpen !== undefined && event.atMs < lastOpen.atMs) return;
     if (lastOpen !== undefined && lastOpen.epoch > event.epoch) {
       const text = `${name}: ${event.app} opens epoch ${event.epoch} after ${lastOpen.app} has opened ${lastOpen.epoch}`;
       return this.#violated("1a", event.atMs, text);
