@@ -24,7 +24,7 @@ export type Peaks = Readonly<Record<string, number>>;
 
 /**
  * MiB that a process may take above idle. Of an app the garbage that V8 lets lie is nearly all: it collects the young
- * Buffers once they are 32 MiB, and frees them while the next 32 MiB are made. An agent copies nothing that is large.
+ * Buffers once they are 32 MiB, and frees them while the next 32 MiB are made. An agent is started with a small young generation.
  */
 export function aboveIdleMax(what: string): number {
   return what.endsWith("agent") ? 64 : 80;

@@ -7,6 +7,7 @@
 
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { agentNodeFlags } from "@leveros/agent/node-flags.ts";
 import type { Clock, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import type { InstanceKey } from "../core/service-registry.ts";
 
@@ -114,6 +115,7 @@ export class AgentProcess {
   #fork(): ChildProcess {
     const { instance, socketPath, operator, host } = this.#options;
     const child = fork(fileURLToPath(import.meta.resolve("@leveros/agent/main.ts")), {
+      execArgv: [...process.execArgv, ...agentNodeFlags],
       stdio: ["ignore", "inherit", "inherit", "ipc"],
       // Ctrl-C is for this process, which ends the agents after their apps.
       detached: true,
