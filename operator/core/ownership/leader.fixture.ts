@@ -119,6 +119,9 @@ export class LeaderWorld {
   /** Grants that promised something that cannot be. */
   readonly lies: string[] = [];
   latencyMs: () => number = () => 1;
+  /** How long the leader's process is stopped when it hears next that the store has failed, ms. */
+  stopAtErrorMs = 0;
+  #stoppedMs = 0;
 
   readonly #rate: number;
 
@@ -137,10 +140,15 @@ export class LeaderWorld {
   startLeader(declares = true): void {
     this.shown = new Map();
     const leader: OwnershipLeader = new OwnershipLeader({
-      clock: this.clock,
+      clock: {
+        now: () => this.clock.now() + this.#stoppedMs,
+        setTimer: (callback, ms) => this.clock.setTimer(callback, ms),
+        clearTimer: (timer) => this.clock.clearTimer(timer),
+        defer: (callback) => this.clock.defer(callback),
+      },
       leaseClock: {
         read: () => {
-          const monotonicMs = this.clock.now() * this.#rate;
+          const monotonicMs = (this.clock.now() + this.#stoppedMs) * this.#rate;
           return { monotonicMs, bootMs: monotonicMs, wallMs: this.wallMs() };
         },
       },
@@ -150,7 +158,11 @@ export class LeaderWorld {
         if (this.leader !== leader) return;
         for (const row of rows) this.#show(row);
       },
-      onError: (_environment, _service, error) => this.errors.push(error),
+      onError: (_environment, _service, error) => {
+        this.errors.push(error);
+        this.#stoppedMs += this.stopAtErrorMs;
+        this.stopAtErrorMs = 0;
+      },
     });
     this.leader = leader;
     leader.start();

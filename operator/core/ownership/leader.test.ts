@@ -755,6 +755,20 @@ describe("another leader", () => {
     expect(a.grants.at(-1)).toMatchObject({ slot, origin: { memory: "lost" } });
   });
 
+  it("reads again though its process was stopped until long after the time to do so", async () => {
+    const world = new LeaderWorld({ slots: 2 });
+    world.stopLeader();
+    world.store.isDown = true;
+    world.stopAtErrorMs = 10_000;
+    world.startLeader();
+    await world.settle();
+    world.store.isDown = false;
+    expect(world.errors).not.toEqual([]);
+    world.add("a");
+    await world.run(5000);
+    expect(world.counts()).toEqual({ a: 2 });
+  });
+
   it("gives nothing away while it cannot read, and answers no renewal", async () => {
     const world = new LeaderWorld({ slots: 2 });
     const a = world.add("a");

@@ -164,7 +164,7 @@ export class ServiceSlots {
       isOwn,
       content: (writer) => this.#content(writer),
       onRead: (stored) => this.#onRead(stored),
-      onSettled: () => this.#onSettled(),
+      onSettled: () => this.#touch(),
       onError: (error) => onError(environment, service, error),
     });
   }
@@ -174,7 +174,7 @@ export class ServiceSlots {
   /** Reads the table; incarnations in it that say nothing hold their slots for a lease from `waitFrom`. */
   load(waitFrom: ClockReading): void {
     this.#waitFrom = waitFrom;
-    if (!this.#isClosed) this.#file.proceed();
+    this.#advance();
   }
 
   /** Throws INVALID_OPTION for another number of slots. */
@@ -515,21 +515,26 @@ export class ServiceSlots {
   }
 
   #advance(): void {
-    if (this.#isClosed || !this.#isLoaded) return;
-    const now = this.#context.leaseClock.read();
+    if (this.#isClosed || this.#waitFrom === undefined) return;
+    const { clock, leaseClock } = this.#context;
+    const clockNow = clock.now();
+    const now = leaseClock.read();
+    if (this.#isLoaded) this.#decide(now);
+    this.#file.proceed();
+    this.#setTimer(clockNow, now);
+  }
+
+  #decide(now: ClockReading): void {
     this.#turnEpoch = undefined;
     for (const holder of this.#holders.values()) this.#judgeLease(holder, now);
-    if (this.#file.isCertain) {
-      for (const row of this.#rows) this.#settle(row, now);
-      this.#forgetUnused();
-      this.#plan(now);
-      const isAnyoneExpected = this.#isAnyoneExpected();
-      for (const row of this.#rows) this.#act(row, now, isAnyoneExpected);
-      this.#flush();
-      this.#publish();
-    }
-    this.#file.proceed();
-    this.#setTimer(now);
+    if (!this.#file.isCertain) return;
+    for (const row of this.#rows) this.#settle(row, now);
+    this.#forgetUnused();
+    this.#plan(now);
+    const isAnyoneExpected = this.#isAnyoneExpected();
+    for (const row of this.#rows) this.#act(row, now, isAnyoneExpected);
+    this.#flush();
+    this.#publish();
   }
 
   #judgeLease(holder: Holder, now: ClockReading): void {
@@ -789,12 +794,6 @@ export class ServiceSlots {
     };
   }
 
-  #onSettled(): void {
-    this.#touch();
-    // Not loaded yet: nothing else looks after it.
-    if (!this.#isLoaded) this.#setTimer(this.#context.leaseClock.read());
-  }
-
   #onRead(stored: StoredSlotTable | undefined): void {
     if (!this.#isLoaded) return this.#adopt(stored, this.#waitFrom as ClockReading);
     // Somebody else has written it. Everybody says anew what it has; leases run on meanwhile.
@@ -860,17 +859,20 @@ export class ServiceSlots {
 
   // ---------------------------------------------------------------- time
 
-  /** Wakes at the next moment when something is due by itself. It decides nothing: `#advance` reads the clock. */
-  #setTimer(now: ClockReading): void {
+  /**
+   * Wakes at the next moment when something is due by itself, seen from the times at which `#advance` has looked: it may
+   * be much later by now.
+   */
+  #setTimer(clockNow: number, now: ClockReading): void {
     const { clock } = this.#context;
     if (this.#timer !== undefined) clock.clearTimer(this.#timer);
-    const clockNow = clock.now();
     let dueMs = Number.POSITIVE_INFINITY;
-    // What is past has been looked at just now.
+    // What was past then has been looked at.
     const dueIn = (ms: number) => {
       if (ms > 0 && ms < dueMs) dueMs = ms;
     };
-    dueIn(this.#file.dueInMs);
+    // The file goes by a later reading, or is busy.
+    dueMs = Math.max(this.#file.dueInMs, 0);
     if (this.#isLoaded) {
       for (const holder of this.#holders.values()) {
         dueIn(holder.lease.leftMs(now, this.#leaseMs));
@@ -890,8 +892,7 @@ export class ServiceSlots {
     this.#timer = clock.setTimer(
       () => {
         this.#timer = undefined;
-        if (this.#isLoaded) this.#advance();
-        else this.#file.proceed();
+        this.#advance();
       },
       // Two clocks may not agree to the last fraction.
       dueMs + 1,

@@ -86,11 +86,13 @@ export class TableFile {
     if (!this.has(this.#needed) || isLazyDue) this.#write();
   }
 
-  /** How long until `proceed` is to be called without any other cause; 0 or less, or infinity: never. */
+  /** How long until `proceed` is to be called without any other cause; infinity: there is nothing to do. */
   get dueInMs(): number {
     if (this.#isBusy || this.#isClosed) return Number.POSITIVE_INFINITY;
-    const dueAt = Math.max(this.#retryAt, this.#mustRead ? Number.NEGATIVE_INFINITY : this.#lazyDueAt);
-    return dueAt - this.#options.clock.now();
+    const now = this.#options.clock.now();
+    if (this.#mustRead || !this.has(this.#needed)) return this.#retryAt - now;
+    if (this.has(this.#change)) return Number.POSITIVE_INFINITY;
+    return Math.max(this.#retryAt, this.#lazyDueAt) - now;
   }
 
   /** Begins nothing any more; what is under way is not heard of. */
