@@ -278,8 +278,8 @@ export class ResourceHost implements HoldChannelHandler {
     const { clock } = this.#connection;
     if (this.#leaseTimer !== undefined) clock.clearTimer(this.#leaseTimer);
     this.#leaseTimer = undefined;
-    const leftMs = this.#lease.admitLeftMs;
-    if (leftMs > 0) this.#leaseTimer = clock.setTimer(() => this.#checkLease(), leftMs);
+    // The process may have been stopped since whoever calls this has looked: then it is to look again.
+    this.#leaseTimer = clock.setTimer(() => this.#checkLease(), Math.max(this.#lease.admitLeftMs, 0));
   }
 
   /** At the end of the time to admit what runs is aborted, and from then on has what is left of that lease. */
