@@ -18,6 +18,11 @@ const manifests = ["e2e/fixtures/rooms/rooms.yaml"];
 const rooms = roomNames(300);
 const perSecond = 300;
 const channels = Number(process.env.LEVER_CHANNELS ?? 300);
+/** A client outside may have 1,000 of them. */
+const moreStreams: readonly SourcePatch[] =
+  channels > 400
+    ? [{ file: "agent/core/agent.ts", find: "streamsMax: 1000", replace: `streamsMax: ${4 * channels}` }]
+    : [];
 
 function counts(load: RoomLoad): Record<string, number> {
   return Object.fromEntries([...roomsByInstance(load.holders())].map(([instance, { length }]) => [instance, length]));
@@ -157,9 +162,7 @@ async function comeAndGo(dev: LeverDev) {
 }
 
 test("300 rooms stay; a fourth instance takes its share, one that ends gives all away, and no call fails", async () => {
-  // A client outside may have 1,000 channels.
-  const more = { file: "agent/core/agent.ts", find: "streamsMax: 1000", replace: `streamsMax: ${4 * channels}` };
-  await using dev = await LeverDev.start({ manifests, patches: channels > 400 ? [more] : [] });
+  await using dev = await LeverDev.start({ manifests, patches: moreStreams });
   const found = await comeAndGo(dev);
   console.log(`rooms that stay: ${JSON.stringify(found)}`);
   expect(found).toMatchObject({
@@ -214,7 +217,7 @@ test("the control: a plain hash moves others too, calls that are not held fail, 
       replace: "this.#invocation.takeCursor(); return undefined;",
     },
   ];
-  await using dev = await LeverDev.start({ manifests, patches });
+  await using dev = await LeverDev.start({ manifests, patches: [...patches, ...moreStreams] });
   const found = await comeAndGo(dev);
   console.log(`rooms that stay, the control: ${JSON.stringify(found)}`);
   expect(found.others + found.movedBeside).toBeGreaterThan(0);
