@@ -116,6 +116,13 @@ export function resourcePath(
   return subresource === undefined ? path : `${path}/${subresource}`;
 }
 
+/** They are as large as the rest of a pod, and nobody here reads them. */
+export function withoutManagedFields<T extends KubeObject>(object: T): T {
+  if (object.metadata.managedFields === undefined) return object;
+  const { managedFields: _, ...metadata } = object.metadata;
+  return { ...object, metadata };
+}
+
 function segment(kind: ResourceKind, field: string, value: string): string {
   if (value === "" || value === "." || value === ".." || value.includes("/")) {
     throw new LeverError(

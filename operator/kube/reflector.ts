@@ -12,7 +12,7 @@ import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
 import { type BackoffLimits, backoffMs } from "./backoff.ts";
 import type { KubeClient } from "./kube-client.ts";
 import { KubeError } from "./kube-error.ts";
-import type { KubeObject, ResourceKind, WatchEvent } from "./kube-object.ts";
+import { type KubeObject, type ResourceKind, type WatchEvent, withoutManagedFields } from "./kube-object.ts";
 import { pause } from "./pause.ts";
 
 const pageItemsDefault = 500;
@@ -339,13 +339,6 @@ export class Reflector<T extends KubeObject> {
 
 function isSameVersion(a: KubeObject, b: KubeObject): boolean {
   return a.metadata.resourceVersion === b.metadata.resourceVersion && a.metadata.uid === b.metadata.uid;
-}
-
-/** They are as large as the rest of a pod, and nobody here reads them. */
-export function withoutManagedFields<T extends KubeObject>(object: T): T {
-  if (object.metadata.managedFields === undefined) return object;
-  const { managedFields: _, ...metadata } = object.metadata;
-  return { ...object, metadata };
 }
 
 function endOf(error: unknown): WatchEnd {
