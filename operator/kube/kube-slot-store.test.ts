@@ -1,7 +1,7 @@
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { SlotStoreConflict } from "../core/ownership/slot-store.ts";
+import { type HolderRef, SlotStoreConflict } from "../core/ownership/slot-store.ts";
 import { ApiServer, type Fault } from "./api-server.fixture.ts";
 import { KubeClient } from "./kube-client.ts";
 import { leverEndpointTables } from "./kube-object.ts";
@@ -175,6 +175,30 @@ test("a table that cannot be read is an error, not an absent one", async () => {
   const found = object() as StoredEndpointTable;
   server.put(leverEndpointTables, { ...found, ownership: { ...found.ownership, rows: ["broken"] } } as never);
   await expect(done(store().read("shop", "chat"))).rejects.toMatchObject({ reason: "INTERNAL" });
+});
+
+test("the largest table, of numbers that do not repeat, fits into etcd", async () => {
+  const { store, object, done } = world();
+  const usual = usualTable(4096, 1000, "w.1");
+  let state = 5;
+  const below = (max: number) => {
+    state = (state * 48_271) % 2_147_483_647;
+    return state % max;
+  };
+  const holders = usual.rows.map(({ holder }) => holder as HolderRef);
+  const any = () => holders[below(holders.length)] as HolderRef;
+  const rows = usual.rows.map((row) => ({
+    ...row,
+    epoch: 1_764_000_000_000 - below(2 ** 31),
+    fence: 1_763_000_000_000 + below(2 ** 31),
+    after: [{ holder: any(), epoch: 1_763_000_000_000 + below(2 ** 31) }],
+    origin: { memory: "state" as const, epoch: below(2 ** 31), address: any().address, process: any().process },
+    moves: row.moves.map((move) => ({ ...move, at: move.at - below(2 ** 30), epoch: move.epoch - below(2 ** 30) })),
+  }));
+  await done(store().write({ ...usual, rows }, undefined));
+  expect(await done(store().read("shop", "chat"))).toEqual({ ...usual, rows, version: "w.1" });
+  expect(JSON.stringify(object()).length).toBeLessThan(768 * 1024);
+  expect(object()).toMatchObject({ heldSlots: 4096, slots: [] });
 });
 
 test("deletes what is there, and only what it has seen", async () => {

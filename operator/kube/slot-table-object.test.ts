@@ -16,7 +16,7 @@ test("what is decoded is what was encoded", () => {
     fc.property(slotTable, (table) => {
       expect(decodeOwnership("shop", "chat", stored(encodeOwnership(table)))).toEqual(table);
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   );
 });
 
