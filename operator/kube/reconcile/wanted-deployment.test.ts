@@ -308,7 +308,7 @@ describe("an operator of another version", () => {
     const { agent, object } = applied(hello, restarted as unknown as Deployment, newer);
     expect(agent.image).toBe(newer.image);
     // The annotation stays kubectl's.
-    expect(object.spec?.template?.metadata).not.toHaveProperty("annotations");
+    expect(object.spec?.template?.metadata?.annotations).toEqual({ "leveros.dev/app-container": "app" });
     const after = stored(object);
     Object.assign(
       after.spec?.template?.metadata as object,
@@ -337,6 +337,7 @@ describe("an operator of another version", () => {
 test("how the agent is put in never changes: it would roll the pods of all services", () => {
   const injection: AgentInjection = {
     labels: { l: "1" },
+    annotations: { n: "2" },
     container: { name: "lever-agent", image: "i" },
     volumes: [{ name: "v" }],
     appContainer: "app",
@@ -352,7 +353,7 @@ spec:
   containers: [{ name: app, env: [{ name: X }], volumeMounts: [{ name: w, mountPath: /w }] }, { name: other }]
   volumes: [{ name: w }]`);
   expect(injectAgent(template, injection)).toEqual({
-    metadata: { labels: { a: "b", l: "1" }, annotations: { c: "d" } },
+    metadata: { labels: { a: "b", l: "1" }, annotations: { c: "d", n: "2" } },
     spec: {
       nodeSelector: { e: "f" },
       initContainers: [{ name: "lever-agent", image: "i" }, { name: "setup" }],

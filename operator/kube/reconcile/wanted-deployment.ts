@@ -29,6 +29,8 @@ import type { ObservedService } from "./observed-service.ts";
 
 /** On the Deployment and on its pods; the Deployment's selector. */
 export const serviceLabel = `${apiGroup}/service`;
+/** On pods: which of their containers is the app's. */
+export const appContainerAnnotation = `${apiGroup}/app-container`;
 /** On the Deployment: of what the workload rolls out for, and what was put into its pods then. */
 export const templateHashAnnotation = `${apiGroup}/template-hash`;
 export const injectionAnnotation = `${apiGroup}/agent-injection`;
@@ -66,6 +68,7 @@ interface Named {
 /** What is put into a pod template. It is kept in an annotation: plain JSON. */
 export interface AgentInjection {
   readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
   readonly container: Fields & Named;
   readonly volumes: readonly (Fields & Named)[];
   /** The container that gets the following. */
@@ -158,6 +161,7 @@ export function agentInjection(service: LeverService, uid: string, settings: Age
       ...(template.metadata?.labels?.["app.kubernetes.io/name"] === undefined && { "app.kubernetes.io/name": name }),
       [serviceLabel]: name,
     },
+    annotations: { [appContainerAnnotation]: app.name },
     container: {
       name: agentContainerName,
       image: settings.image,
@@ -254,7 +258,11 @@ export function injectAgent(template: LeverService["spec"]["template"], injectio
     });
   });
   return {
-    metadata: { ...(metadata as PodTemplateSpec["metadata"]), labels: { ...metadata?.labels, ...injection.labels } },
+    metadata: {
+      ...metadata,
+      labels: { ...metadata?.labels, ...injection.labels },
+      annotations: { ...metadata?.annotations, ...injection.annotations },
+    },
     spec: {
       ...spec,
       initContainers: [injection.container, ...(spec.initContainers ?? [])],
@@ -285,7 +293,7 @@ function keptInjection(found: Deployment): AgentInjection | undefined {
     const isWhole =
       kept.container.name === agentContainerName &&
       typeof kept.appContainer === "string" &&
-      typeof kept.labels === "object" &&
+      [kept.labels, kept.annotations].every((map) => typeof map === "object" && map !== null) &&
       [kept.volumes, kept.env, kept.volumeMounts].every(Array.isArray);
     return isWhole ? kept : undefined;
   } catch {
