@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import type { InstanceState } from "@leveros/protocol/control/discovery.ts";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -674,6 +675,17 @@ describe("when", () => {
       expect(first.isChanged).toBe(true);
     },
   );
+});
+
+test("every reason is in docs/status.md", () => {
+  const page = readFileSync(new URL("../../../docs/status.md", import.meta.url), "utf8");
+  const reasons = cases.flatMap(([, shape]) => {
+    const { status, events } = look(shape);
+    return [...(status.conditions ?? []), ...events].map(({ reason }) => reason);
+  });
+  const missing = new Set(reasons.filter((reason) => !page.includes(`\`${reason}\``)));
+  expect([...missing]).toEqual([]);
+  expect(new Set(reasons).size).toBeGreaterThan(25);
 });
 
 test("says how many there are, how they are selected, and by which URL they are called", () => {

@@ -328,7 +328,9 @@ describe("an operator of another version", () => {
   });
 
   test("undoes what others have made of the template", () => {
-    const changed = structuredClone(found) as { spec: { template: { spec: { containers: { image: string }[] } } } };
+    const changed = structuredClone(found) as unknown as {
+      spec: { template: { spec: { containers: { image: string }[] } } };
+    };
     changed.spec.template.spec.containers[0]!.image = "example.org/evil:1";
     expect(applied(hello, changed as unknown as Deployment, newer).object.spec).toEqual(first.object.spec);
   });
