@@ -2,7 +2,7 @@
  * What became of applying the Deployment of a service, and what an error of the API server means for the service.
  *
  * The API server says by code and reason what kind of error it is. Of Forbidden it has several kinds that its text alone
- * tells apart: there, and only there, the text is looked at.
+ * tells apart, and to what is no Deployment it answers with no reason at all: there, and only there, the text is looked at.
  */
 
 import { type Finding, finding, quoted } from "./finding.ts";
@@ -32,7 +32,9 @@ export function refusal({ code, reason, message, fields }: Failure, namespace: s
   if (code === 422 && fields?.includes("spec.selector")) {
     return finding("False", "NameClash", `A Deployment of the service's name is there, made by others: ${said}.`);
   }
-  if (code === 422 || code === 400) {
+  // What was read is old: the Deployment is another one now.
+  if (code === 422 && fields?.includes("metadata.uid")) return undefined;
+  if (code === 422 || code === 400 || isUntyped(code, reason, said)) {
     return finding(
       "False",
       "InvalidSpec",
@@ -47,6 +49,14 @@ export function refusal({ code, reason, message, fields }: Failure, namespace: s
     return finding("False", "InvalidSpec", `The Deployment is too large for the API server: ${said}.`);
   }
   return undefined;
+}
+
+/**
+ * A field that no Deployment has, or an entry twice in a list that has each once: server-side apply answers 500 without a
+ * reason, as if the fault were its own.
+ */
+function isUntyped(code: number | undefined, reason: string | undefined, said: string): boolean {
+  return code === 500 && !reason && said.startsWith("failed to create typed patch object");
 }
 
 function forbidden(said: string, namespace: string): Finding | undefined {

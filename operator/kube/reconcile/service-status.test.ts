@@ -558,16 +558,28 @@ const cases: readonly [string, Shape, readonly [string, string, string, string],
     ["Warning InvalidSpec", "Normal EndpointsUpdated"],
   ],
   [
-    "the API server cannot read the template",
+    "the template has a field that no pod has",
     {
       apply: failed(
-        400,
-        "failed to create typed patch object: .spec.template.spec.containr: field not declared in schema",
+        500,
+        "failed to create typed patch object (shop/hello; apps/v1, Kind=Deployment): .spec.template.spec.containr: field not declared in schema",
       ),
     },
     ["False InvalidSpec", "Unknown NotAccepted", "True Serving", "False InvalidSpec"],
-    /field not declared/,
+    /\.spec\.template\.spec\.containr: field not declared in schema\. Correct/,
     ["Warning InvalidSpec", "Normal EndpointsUpdated"],
+  ],
+  [
+    "the Deployment is another one than was read",
+    {
+      apply: failed(422, "metadata.uid: Invalid value: field is immutable", { fields: ["metadata.uid"] }),
+      deployment: null,
+      pods: [],
+      instances: {},
+    },
+    ["Unknown ApplyFailed", "Unknown NotAccepted", "Unknown Starting", "Unknown ApplyFailed"],
+    /It is tried again/,
+    ["Warning ApplyFailed"],
   ],
   [
     "the operator may not write it",
