@@ -91,7 +91,7 @@ test("there are never two leaders, and in the end there is one", async () => {
       ledMs += result.ledMs;
       runs++;
     }),
-    { numRuns: 25, endOnFailure: true },
+    { numRuns: 25, endOnFailure: true, examples: [[999_999_982]] },
   );
   // The worlds are worth something: leaders change, and there are some.
   expect(elections / runs).toBeGreaterThan(2);

@@ -8,7 +8,8 @@
  * once, whatever requests are lost, late or doubled, and whoever is stopped for however long. The times in the object are
  * for people; nobody decides by them.
  *
- * A Lease that is absent is treated as one that is held: somebody may have deleted it under a leader.
+ * A Lease that is absent may have been deleted under a leader, and nobody can tell an absence from a later one. So a
+ * candidate makes one that nobody holds, and it is waited for as for one that is held: its version is never another's.
  *
  * Source: Gray and Cheriton, "Leases", SOSP 1989; client-go's `tools/leaderelection` for the object's fields.
  */
@@ -30,9 +31,13 @@ const pollMs = 500;
 const requestTimeoutMs = 1500;
 /** After a failed request of the leader: it has to get through before its lease ends. */
 const retryMs = 200;
+/** A leader whose object was deleted has this long to make it anew before others make one that nobody holds. */
+const leaderMakesAnewMs = 2000;
 const releaseTriesMax = 3;
 
 const addressAnnotation = "leveros.dev/address";
+/** On a Lease that was absent: it names no holder, and there may be one. */
+const unclaimedAnnotation = "leveros.dev/unclaimed";
 
 export interface Lease extends KubeObject {
   readonly spec?: {
@@ -187,10 +192,18 @@ export class LeaderElection {
       await this.#read();
       return 0;
     }
-    // A leader whose object was deleted makes it anew: nobody else does before it would have been over.
+    // A leader whose object was deleted makes it anew, as its own.
     if (this.isLeader && (this.#isOurs || this.#seen.lease === undefined)) {
       const waitMs = Math.ceil(this.#nextRenewalAtMs - clock.now());
       if (waitMs > 0) return waitMs;
+    } else if (this.#seen.lease === undefined) {
+      if (this.#unchangedMs(leaseClock.read()) < leaderMakesAnewMs) {
+        await pause(clock, pollMs, this.#abort.signal);
+        if (!this.#abort.signal.aborted) await this.#read();
+        return 0;
+      }
+      this.#see(await this.#put(this.#unclaimed()));
+      return 0;
     } else if (!this.#isOurs && !this.#isReleased) {
       const leftMs = leaderLeaseMs * (1 + clockRateError) - this.#unchangedMs(leaseClock.read());
       if (leftMs > 0) {
@@ -272,7 +285,7 @@ export class LeaderElection {
     const time = new Date(now.wallMs).toISOString().replace("Z", "000Z");
     const term = this.#term;
     if (term === undefined) this.#acquireTime = time;
-    const { [addressAnnotation]: _, ...annotations } = seen?.metadata.annotations ?? {};
+    const { [addressAnnotation]: _, [unclaimedAnnotation]: __, ...annotations } = seen?.metadata.annotations ?? {};
     const metadata: ObjectMeta = {
       ...(seen?.metadata ?? { namespace, name }),
       annotations: { ...annotations, ...(address !== undefined && { [addressAnnotation]: address }) },
@@ -288,6 +301,14 @@ export class LeaderElection {
         renewTime: time,
         leaseTransitions: term ?? transitions + 1,
       },
+    };
+  }
+
+  #unclaimed(): Lease {
+    const { namespace, name } = this.#options;
+    return {
+      metadata: { namespace, name, annotations: { [unclaimedAnnotation]: "true" } },
+      spec: { leaseDurationSeconds: leaderLeaseMs / 1000, leaseTransitions: 0 },
     };
   }
 
@@ -309,7 +330,8 @@ export class LeaderElection {
 
   get #isReleased(): boolean {
     const lease = this.#seen?.lease;
-    return lease !== undefined && (lease.spec?.holderIdentity ?? "") === "";
+    if (lease === undefined || lease.metadata.annotations?.[unclaimedAnnotation] !== undefined) return false;
+    return (lease.spec?.holderIdentity ?? "") === "";
   }
 
   #loseIfOver(): void {
