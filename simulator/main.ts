@@ -19,16 +19,18 @@ interface Options {
   readonly trace: boolean;
   readonly cores: number;
   readonly coverage: boolean;
+  readonly weather: string | undefined;
 }
 
-const usage = `npm run simulate -- [--seeds N] [--minutes M] [--first-seed S] [--cores C] [--trace] [--coverage]
+const usage = `npm run simulate -- [--seeds N] [--minutes M] [--first-seed S] [--cores C] [--trace] [--coverage] [--weather NAME]
 
   --seeds       how many worlds (default 200)
   --minutes     virtual minutes of each, besides half a minute in which all is well again (default 2)
   --first-seed  default 1
   --cores       default: all
   --trace       print what happens, line by line; with --seeds 1
-  --coverage    print the line coverage of the cores' ownership under simulation; on one core`;
+  --coverage    print the line coverage of the cores' ownership under simulation; on one core
+  --weather     the same kind of faults in all of them, such as "leaders and their store"`;
 
 function readOptions(): Options {
   const { values } = parseArgs({
@@ -39,6 +41,7 @@ function readOptions(): Options {
       cores: { type: "string", default: String(availableParallelism()) },
       trace: { type: "boolean", default: false },
       coverage: { type: "boolean", default: false },
+      weather: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
@@ -53,6 +56,7 @@ function readOptions(): Options {
     process.exit(2);
   };
   return {
+    weather: values.weather,
     seeds: number("seeds", 1),
     minutes: number("minutes", 0.1),
     firstSeed: number("first-seed", 0),
@@ -63,6 +67,7 @@ function readOptions(): Options {
 }
 
 const options = readOptions();
+const { minutes, weather } = options;
 const sum: { faults: Record<string, number>; counts: Record<string, number>; weathers: Record<string, number> } = {
   faults: {},
   counts: {},
@@ -84,9 +89,8 @@ function report(result: SimulationReport): void {
   add(sum.weathers, { [result.weather]: 1 });
   if (result.violations.length === 0) return;
   violated++;
-  const { seed, weather, violations } = result;
-  const { minutes } = options;
-  console.log(`\nseed ${seed} (${weather}) breaks a promise:`);
+  const { seed, weather: name, violations } = result;
+  console.log(`\nseed ${seed} (${name}) breaks a promise:`);
   for (const { promise, atMs, text } of violations.slice(0, 3)) {
     console.log(`  ${promise} at ${(atMs / 1000).toFixed(3)} s: ${text}`);
   }
@@ -107,7 +111,7 @@ async function onWorkers(): Promise<void> {
     const worker = new Worker(new URL("./worker.ts", import.meta.url));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const give = () => {
-      if (next < end) worker.postMessage({ seed: next++, minutes: options.minutes });
+      if (next < end) worker.postMessage({ seed: next++, minutes, weather });
       else resolve();
     };
     worker.on("message", (result: SimulationReport) => {
@@ -126,7 +130,7 @@ async function here(): Promise<void> {
   const { simulateSeed } = await import("./simulation.ts");
   for (let seed = options.firstSeed; seed < options.firstSeed + options.seeds; seed++) {
     const onLine = options.trace ? { onLine: (line: string) => console.log(line) } : {};
-    report(await simulateSeed({ seed, minutes: options.minutes, ...onLine }));
+    report(await simulateSeed({ seed, minutes, weather, ...onLine }));
   }
 }
 

@@ -180,6 +180,9 @@ const weathers: readonly (readonly [weight: number, Weather])[] = [
           "operator crash": 3,
           "cut off from operator": 6,
           "app crash": 2,
+          "leader and its writes lost": 10,
+          "app crash and its leader's": 6,
+          "app crash with its words under way": 4,
         },
         pauseMs: 2000,
         durationMsMax: 20_000,
@@ -297,7 +300,10 @@ export async function simulateSeed({
   const world = new World(seed, onLine);
   const { random } = world;
   const ofSeed = random.weighted(weathers);
-  const weather = weathers.find(([, { name }]) => name === wanted)?.[1] ?? ofSeed;
+  const weather = wanted === undefined ? ofSeed : weathers.find(([, { name }]) => name === wanted)?.[1];
+  if (weather === undefined) {
+    throw new RangeError(`the weather is ${wanted}, expected one of: ${weatherNames.join(", ")}`);
+  }
   const checker = new Checker({
     onlyPlanned: weather.onlyPlanned,
     unservedMsMax: weather.load.isSteady === true ? unservedMsMax : Number.POSITIVE_INFINITY,

@@ -48,6 +48,10 @@ export type FaultKind =
   | "store unwell"
   | "store slow"
   | "store unwell and operator crashes"
+  | "leader and its writes lost"
+  // One after the other, where one alone is harmless.
+  | "app crash and its leader's"
+  | "app crash with its words under way"
   | "service made anew";
 
 export type FaultWeights = Partial<Record<FaultKind, number>>;
@@ -259,6 +263,12 @@ export class Faults {
       }
       case "store unwell and operator crashes":
         return this.#crashesWithStore();
+      case "leader and its writes lost":
+        return this.#leaderLost();
+      case "app crash and its leader's":
+        return place !== undefined && this.#appAndLeaderCrash(place);
+      case "app crash with its words under way":
+        return place !== undefined && this.#crashWithWords(place);
       case "service made anew":
         return this.#makeAnew();
       case "store slow": {
@@ -419,6 +429,94 @@ export class Faults {
       isOver = true;
       cluster.apiServer.unansweredRate = 0;
       cluster.restartOperator();
+    });
+  }
+
+  /**
+   * A slot is to move and the leader's writes get no answer; then it crashes, and some of those whom it has told things
+   * do not reach the next one for a while.
+   */
+  #leaderLost(): boolean {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    const { apiServer, operatorMachine } = cluster;
+    if (!cluster.operator.process.isAlive) return false;
+    apiServer.unansweredRate = 1;
+    const place = this.#somePlace();
+    if (place !== undefined) {
+      if (random.chance(0.6)) this.#appCrash(place);
+      else cluster.evict(place, true);
+    }
+    let heal = () => {};
+    let isOver = false;
+    const crashAfterMs = random.between(500, 4500);
+    this.#world.after(crashAfterMs, () => {
+      if (isOver) return;
+      apiServer.unansweredRate = random.chance(0.7) ? 0 : 0.5;
+      cluster.operator.kill();
+      const apart = cluster.instances.filter(() => random.chance(0.5)).map(({ machine }) => machine);
+      heal = this.#silence(apart.flatMap((a) => [[a, operatorMachine] as const, [operatorMachine, a] as const]));
+      this.#world.after(random.between(20, 400), () => cluster.restartOperator());
+    });
+    return this.#begin("leader and its writes lost", "", crashAfterMs + random.between(1000, 8000), () => {
+      isOver = true;
+      apiServer.unansweredRate = 0;
+      heal();
+      if (place !== undefined) cluster.evict(place, false);
+      cluster.restartOperator();
+    });
+  }
+
+  /** What the leader has drawn from the process's end is known to nobody else. */
+  #appAndLeaderCrash(place: Place): boolean {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    const { operatorMachine } = cluster;
+    if (!cluster.operator.process.isAlive || !place.app.process.isAlive) return false;
+    const provenAfterMs = random.between(5, 100);
+    cluster.killApp(place, provenAfterMs);
+    let heal = () => {};
+    let isOver = false;
+    this.#world.after(provenAfterMs + random.between(5, 600), () => {
+      if (isOver) return;
+      cluster.operator.kill();
+      const apart = cluster.instances.filter((each) => each !== place && random.chance(0.5));
+      heal = this.#silence(
+        apart.flatMap(({ machine }) => [[machine, operatorMachine] as const, [operatorMachine, machine] as const]),
+      );
+      this.#world.after(random.between(20, 400), () => cluster.restartOperator());
+    });
+    return this.#begin("app crash and its leader's", place.instance, random.between(1500, 6000), () => {
+      isOver = true;
+      heal();
+      cluster.restartOperator();
+      cluster.restartApp(place);
+    });
+  }
+
+  /** It is far from its agent, and callers who hear of no fence are near. */
+  #crashWithWords(place: Place): boolean {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    const { operatorMachine } = cluster;
+    if (!place.app.process.isAlive) return false;
+    cluster.slowWithin(place, random.between(100, 800));
+    const heal = this.#silence(
+      cluster.callers.flatMap(({ machine }) => [
+        [machine, operatorMachine] as const,
+        [operatorMachine, machine] as const,
+      ]),
+    );
+    const crashAfterMs = random.between(1000, 3000);
+    let isOver = false;
+    this.#world.after(crashAfterMs, () => {
+      if (!isOver) cluster.killApp(place, random.between(1, 30));
+    });
+    return this.#begin("app crash with its words under way", place.instance, crashAfterMs + 2500, () => {
+      isOver = true;
+      cluster.slowWithin(place, 0);
+      heal();
+      cluster.restartApp(place);
     });
   }
 
