@@ -441,7 +441,7 @@ export class Faults {
     const cluster = this.#cluster;
     const { apiServer, operatorMachine } = cluster;
     if (!cluster.operator.process.isAlive) return false;
-    apiServer.unansweredRate = 1;
+    apiServer.unansweredWriteRate = 1;
     const place = this.#somePlace();
     if (place !== undefined) {
       if (random.chance(0.6)) this.#appCrash(place);
@@ -452,7 +452,7 @@ export class Faults {
     const crashAfterMs = random.between(500, 4500);
     this.#world.after(crashAfterMs, () => {
       if (isOver) return;
-      apiServer.unansweredRate = random.chance(0.7) ? 0 : 0.5;
+      apiServer.unansweredWriteRate = random.chance(0.7) ? 0 : 0.5;
       cluster.operator.kill();
       const apart = cluster.instances.filter(() => random.chance(0.5)).map(({ machine }) => machine);
       heal = this.#silence(apart.flatMap((a) => [[a, operatorMachine] as const, [operatorMachine, a] as const]));
@@ -460,7 +460,7 @@ export class Faults {
     });
     return this.#begin("leader and its writes lost", "", crashAfterMs + random.between(1000, 8000), () => {
       isOver = true;
-      apiServer.unansweredRate = 0;
+      apiServer.unansweredWriteRate = 0;
       heal();
       if (place !== undefined) cluster.evict(place, false);
       cluster.restartOperator();

@@ -21,6 +21,8 @@ export class ApiServer {
   #writes = 0;
   /** How often a request is not answered, 0 to 1. */
   unansweredRate = 0;
+  /** Of writes, the same beside it. */
+  unansweredWriteRate = 0;
   extraLatencyMs = 0;
   counts = { writes: 0, conflicts: 0, unanswered: 0, late: 0 };
 
@@ -49,7 +51,7 @@ export class ApiServer {
       write: (table, ifVersion) => {
         // As it was when it was sent.
         const content = structuredClone(table);
-        return this.#request(process, () => this.#write(content, ifVersion));
+        return this.#request(process, () => this.#write(content, ifVersion), this.unansweredWriteRate);
       },
       delete: (environment, service) =>
         this.#request(process, () => {
@@ -72,12 +74,12 @@ export class ApiServer {
     return version;
   }
 
-  #request<Result>(process: SimProcess, apply: () => Result): Promise<Result> {
+  #request<Result>(process: SimProcess, apply: () => Result, unansweredRate = 0): Promise<Result> {
     const world = this.#world;
     const { random } = world;
     const thereMs = random.between(1, 6) + this.extraLatencyMs;
     const backMs = random.between(1, 6);
-    const isAnswered = !random.chance(this.unansweredRate);
+    const isAnswered = !random.chance(Math.max(this.unansweredRate, unansweredRate));
     return new Promise((resolve, reject) => {
       const settle = (result: () => Result) => {
         try {
