@@ -1,6 +1,7 @@
 /**
- * The test tiers that vitest runs: `unit` (`npm test`) and `processes` (`npm run test:processes`: real processes that
- * are killed, large transfers; one file after another, so that they do not disturb each other's timing).
+ * The test tiers that vitest runs: `unit` (`npm test`), `processes` (`npm run test:processes`: real processes that are
+ * killed, large transfers) and `e2e` (`npm run e2e`, which brings its cluster). The files of the latter two run one after
+ * another, so that they do not disturb each other's timing.
  *
  * `LEVER_TEST_REPORT` names a file that gets the results as JSON beside the usual output; `.ci/run` counts from it.
  */
@@ -8,6 +9,7 @@
 import { configDefaults, defineConfig } from "vitest/config";
 
 const processes = "**/*.processes.test.ts";
+const e2e = "**/*.e2e.test.ts";
 const report = process.env.LEVER_TEST_REPORT;
 
 export default defineConfig({
@@ -19,7 +21,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["**/*.test.ts"],
-          exclude: [...configDefaults.exclude, processes],
+          exclude: [...configDefaults.exclude, processes, e2e],
           testTimeout: 30_000,
         },
       },
@@ -30,6 +32,15 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 300_000,
           hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: [e2e],
+          fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 120_000,
         },
       },
     ],

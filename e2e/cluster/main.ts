@@ -1,0 +1,46 @@
+/**
+ * `npm run cluster`: brings the cluster up and holds it until Ctrl-C. `npm run cluster -- build` fills the cache only;
+ * `npm run cluster -- down` puts the machine back after a run that was killed.
+ */
+
+import { cacheDirectory } from "./cache.ts";
+import { Cluster } from "./cluster.ts";
+import { lockMachine, serveControl } from "./control.ts";
+import { prepareMachine, restoreMachine } from "./machine.ts";
+import { clusterParts } from "./parts.ts";
+import { Timings } from "./timings.ts";
+
+async function main(command: string): Promise<void> {
+  const timings = new Timings();
+  if (!["up", "build", "down"].includes(command)) throw new Error(`${command}: expected up, build or down`);
+  await prepareMachine();
+  if (command === "build") {
+    await clusterParts();
+    timings.step(`everything is in ${cacheDirectory}`);
+    return;
+  }
+  await lockMachine();
+  await restoreMachine();
+  if (command === "down") return;
+  const parts = await clusterParts();
+  timings.step("programs and images");
+  const cluster = new Cluster(parts);
+  const interrupted = new Promise((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, resolve);
+  });
+  try {
+    await cluster.up((name) => timings.step(name));
+    const control = await serveControl(cluster);
+    console.log(`\nexport KUBECONFIG=${cluster.kubeconfig} PATH=${parts.programs[0]}:$PATH\n\nCtrl-C takes it down.`);
+    await interrupted;
+    control.close();
+  } finally {
+    await cluster.down();
+    timings.step("down");
+  }
+}
+
+await main(process.argv[2] ?? "up").catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+});

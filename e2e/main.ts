@@ -1,0 +1,104 @@
+/**
+ * `npm run e2e`: the tests of e2e/kubernetes on a real Kubernetes: the one that `$KUBECONFIG` names, else one that is
+ * brought up for them and taken down afterwards, whatever happens. Arguments go to vitest: `npm run e2e -- crds`.
+ *
+ * Exit status: 1 if tests fail, 2 if there was no cluster for them. What a failed run leaves to read is in
+ * .cache/e2e-logs.
+ */
+
+import { spawn } from "node:child_process";
+import { rm } from "node:fs/promises";
+import path from "node:path";
+import { Cluster } from "./cluster/cluster.ts";
+import { run } from "./cluster/command.ts";
+import { lockMachine, serveControl } from "./cluster/control.ts";
+import { prepareMachine, restoreMachine } from "./cluster/machine.ts";
+import { type BuiltParts, clusterParts } from "./cluster/parts.ts";
+import { Timings } from "./cluster/timings.ts";
+import { collectLogs } from "./harness/cluster-logs.ts";
+import { testNamespaceLabel } from "./harness/test-namespace.ts";
+
+const root = path.resolve(import.meta.dirname, "..");
+const logs = path.join(root, ".cache/e2e-logs");
+const timings = new Timings();
+
+const interrupted = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => interrupted.abort(new Error(`ended by ${signal}`)));
+}
+
+async function main(): Promise<number> {
+  await rm(logs, { recursive: true, force: true });
+  return process.env["KUBECONFIG"] ? onGivenCluster() : onOwnCluster();
+}
+
+async function onGivenCluster(): Promise<number> {
+  await run("kubectl", ["version"]);
+  const exitCode = await vitest({});
+  if (exitCode !== 0) await collectLogs(logs);
+  await run("kubectl", ["delete", "namespaces", "--selector", testNamespaceLabel, "--wait=false"]);
+  return exitCode;
+}
+
+async function onOwnCluster(): Promise<number> {
+  let parts: BuiltParts;
+  try {
+    await prepareMachine();
+    await lockMachine();
+    await restoreMachine();
+    parts = await clusterParts();
+    timings.step("programs and images");
+  } catch (error) {
+    console.error(`no cluster could be built: ${error instanceof Error ? error.message : error}`);
+    return 2;
+  }
+  const cluster = new Cluster(parts);
+  // For the tests and for what collects the logs.
+  process.env["KUBECONFIG"] = cluster.kubeconfig;
+  process.env["PATH"] = `${parts.programs[0]}:${process.env["PATH"]}`;
+  let isUp = false;
+  try {
+    await cluster.up((name) => {
+      interrupted.signal.throwIfAborted();
+      timings.step(name);
+    });
+    isUp = true;
+    const control = await serveControl(cluster);
+    const exitCode = await vitest({ LEVER_E2E_IMAGES: JSON.stringify(parts.imageIds) });
+    timings.step("tests");
+    control.close();
+    if (exitCode !== 0) await collectLogs(logs, cluster);
+    return exitCode;
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    await collectLogs(logs, cluster);
+    return isUp ? 1 : 2;
+  } finally {
+    await cluster.down();
+    timings.step("down");
+  }
+}
+
+/** Its exit status; ended when this process is told to end. */
+function vitest(env: Readonly<Record<string, string>>): Promise<number> {
+  const args = ["run", "--project", "e2e", ...process.argv.slice(2)];
+  const child = spawn(path.join(root, "node_modules/.bin/vitest"), args, {
+    cwd: root,
+    stdio: ["ignore", "inherit", "inherit"],
+    env: { ...process.env, ...env },
+  });
+  const end = () => child.kill("SIGTERM");
+  if (interrupted.signal.aborted) end();
+  interrupted.signal.addEventListener("abort", end, { once: true });
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("exit", (code) => resolve(interrupted.signal.aborted ? 130 : (code ?? 1)));
+  });
+}
+
+process.exitCode = await main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  return 1;
+});
+timings.print();
+if (process.exitCode !== 0) console.log(`what was left to read is in ${path.relative(process.cwd(), logs)}`);
