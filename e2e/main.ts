@@ -7,11 +7,13 @@
  */
 
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import path from "node:path";
 import { Cluster } from "./cluster/cluster.ts";
 import { run } from "./cluster/command.ts";
 import { lockMachine, serveControl } from "./cluster/control.ts";
+import { interrupted } from "./cluster/interruption.ts";
 import { prepareMachine, restoreMachine } from "./cluster/machine.ts";
 import { type BuiltParts, clusterParts } from "./cluster/parts.ts";
 import { Timings } from "./cluster/timings.ts";
@@ -21,11 +23,6 @@ import { testNamespaceLabel } from "./harness/test-namespace.ts";
 const root = path.resolve(import.meta.dirname, "..");
 const logs = path.join(root, ".cache/e2e-logs");
 const timings = new Timings();
-
-const interrupted = new AbortController();
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => interrupted.abort(new Error(`ended by ${signal}`)));
-}
 
 async function main(): Promise<number> {
   await rm(logs, { recursive: true, force: true });
@@ -58,10 +55,7 @@ async function onOwnCluster(): Promise<number> {
   process.env["PATH"] = `${parts.programs[0]}:${process.env["PATH"]}`;
   let isUp = false;
   try {
-    await cluster.up((name) => {
-      interrupted.signal.throwIfAborted();
-      timings.step(name);
-    });
+    await cluster.up((name) => timings.step(name));
     isUp = true;
     const control = await serveControl(cluster);
     const exitCode = await vitest({ LEVER_E2E_IMAGES: JSON.stringify(parts.imageIds) });
@@ -79,21 +73,28 @@ async function onOwnCluster(): Promise<number> {
   }
 }
 
-/** Its exit status; ended when this process is told to end. */
-function vitest(env: Readonly<Record<string, string>>): Promise<number> {
+/** Its exit status. It is ended with all that its tests have started when this process is told to end. */
+async function vitest(env: Readonly<Record<string, string>>): Promise<number> {
+  interrupted.throwIfAborted();
   const args = ["run", "--project", "e2e", ...process.argv.slice(2)];
   const child = spawn(path.join(root, "node_modules/.bin/vitest"), args, {
     cwd: root,
     stdio: ["ignore", "inherit", "inherit"],
     env: { ...process.env, ...env },
+    detached: true,
   });
-  const end = () => child.kill("SIGTERM");
-  if (interrupted.signal.aborted) end();
-  interrupted.signal.addEventListener("abort", end, { once: true });
-  return new Promise((resolve, reject) => {
-    child.once("error", reject);
-    child.once("exit", (code) => resolve(interrupted.signal.aborted ? 130 : (code ?? 1)));
-  });
+  const exited = once(child, "exit") as Promise<[number | null]>;
+  const killGroup = () => {
+    try {
+      process.kill(-(child.pid as number), "SIGKILL");
+    } catch {
+      // Nothing of it is left.
+    }
+  };
+  interrupted.addEventListener("abort", killGroup, { once: true });
+  const [exitCode] = await exited;
+  killGroup();
+  return interrupted.aborted ? 130 : (exitCode ?? 1);
 }
 
 process.exitCode = await main().catch((error: unknown) => {

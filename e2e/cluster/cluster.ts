@@ -14,12 +14,16 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { cacheDirectory } from "./cache.ts";
 import { CertificateAuthority } from "./certificates.ts";
 import { run } from "./command.ts";
+import { interrupted } from "./interruption.ts";
 import { cgroupHierarchies, changeMachine, emptyCgroup, nodeDirectories, restoreMachine } from "./machine.ts";
 import { pauseImage } from "./node-runtime.ts";
 
 export const hostAddress = "10.250.0.1";
 const serviceNetwork = "10.96.0.0/16";
 const podNetwork = "10.244.0.0/16";
+const dnsAddress = "10.96.0.10";
+/** Not 53, which a resolver of the machine may have. */
+const dnsPort = 10_053;
 const bridge = "lever-bridge";
 const upSecondsMax = 180;
 /** Ends with this process, even if nobody can tell it to. */
@@ -97,7 +101,7 @@ export class Cluster {
     await run("ip", ["link", "add", bridge, "type", "bridge"]);
     await run("ip", ["address", "add", `${hostAddress}/24`, "dev", bridge]);
     await run("ip", ["link", "set", bridge, "up"]);
-    this.#defineControlPlane();
+    await this.#defineControlPlane();
     await this.start("etcd");
     await this.start("kube-apiserver");
     for (const node of this.nodes) {
@@ -120,6 +124,20 @@ export class Cluster {
       return (await this.get("/api/v1/namespaces/default/serviceaccounts/default"))?.status === 200;
     });
     step(`${this.nodes.length} nodes Ready`);
+
+    const [programs] = this.#parts.programs as [string];
+    await run(path.join(programs, "kubectl"), ["apply", "--filename=-"], {
+      env: { KUBECONFIG: this.kubeconfig },
+      input: JSON.stringify(dnsObjects),
+    });
+    await this.start("coredns");
+    await this.#until("DNS", async () =>
+      fetch(`http://${hostAddress}:8181/ready`).then(
+        ({ ok }) => ok,
+        () => false,
+      ),
+    );
+    step("DNS ready");
   }
 
   async down(): Promise<void> {
@@ -185,6 +203,7 @@ export class Cluster {
   async #until(what: string, ask: () => Promise<boolean>): Promise<void> {
     const end = performance.now() + upSecondsMax * 1000;
     while (!(await ask())) {
+      interrupted.throwIfAborted();
       const ended = [...this.#running].find(([, child]) => child.exitCode !== null || child.signalCode !== null);
       if (ended !== undefined) throw new Error(`${ended[0]} has ended: see ${this.logs}/${ended[0]}.log`);
       if (performance.now() > end) throw new Error(`not within ${upSecondsMax} s: ${what}; logs are in ${this.logs}`);
@@ -220,7 +239,7 @@ export class Cluster {
     ]);
   }
 
-  #defineControlPlane(): void {
+  async #defineControlPlane(): Promise<void> {
     const file = (name: string, kind: "crt" | "key" | "pub") => this.#authority.file(name, kind);
     const kubeconfig = (name: string) => path.join(this.#data, `pki/${name}.kubeconfig`);
     const etcd = `https://${hostAddress}:2379`;
@@ -296,6 +315,9 @@ export class Cluster {
             }),
       });
     }
+    const corefile = path.join(this.#data, "Corefile");
+    await writeFile(corefile, dnsConfig(this.kubeconfig));
+    this.#commands.set("coredns", ["coredns", "-conf", corefile]);
   }
 
   #define(name: string, flags: Readonly<Record<string, string | number | boolean>>): void {
@@ -392,7 +414,7 @@ disabled_plugins = ${JSON.stringify(disabled.map((name) => `io.containerd.${name
       authorization: { mode: "Webhook" },
       tlsCertFile: this.#authority.file(node.name, "crt"),
       tlsPrivateKeyFile: this.#authority.file(node.name, "key"),
-      clusterDNS: ["10.96.0.10"],
+      clusterDNS: [dnsAddress],
       clusterDomain: "cluster.local",
       resolvConf: path.join(node.data, "resolv.conf"),
       failSwapOn: false,
@@ -420,6 +442,52 @@ function podNetworkConfig({ pods }: Node): unknown {
   };
   return { cniVersion: "0.4.0", name: "lever", plugins: [{ type: "ptp", ipMasq: false, ipam }] };
 }
+
+/** CoreDNS runs beside the API server, so it knows no other names than the cluster's. */
+function dnsConfig(kubeconfig: string): string {
+  return `cluster.local:${dnsPort} {
+  bind ${hostAddress}
+  kubernetes {
+    kubeconfig ${kubeconfig} lever-e2e
+  }
+  ready ${hostAddress}:8181
+  errors
+}
+.:${dnsPort} {
+  bind ${hostAddress}
+  template ANY ANY {
+    rcode NXDOMAIN
+  }
+}
+`;
+}
+
+const dnsPorts = [
+  { name: "dns", protocol: "UDP" },
+  { name: "dns-tcp", protocol: "TCP" },
+];
+const dnsMetadata = { name: "kube-dns", namespace: "kube-system" };
+
+const dnsObjects = {
+  apiVersion: "v1",
+  kind: "List",
+  items: [
+    {
+      apiVersion: "v1",
+      kind: "Service",
+      metadata: dnsMetadata,
+      spec: { clusterIP: dnsAddress, ports: dnsPorts.map((each) => ({ ...each, port: 53 })) },
+    },
+    {
+      apiVersion: "discovery.k8s.io/v1",
+      kind: "EndpointSlice",
+      metadata: { ...dnsMetadata, labels: { "kubernetes.io/service-name": "kube-dns" } },
+      addressType: "IPv4",
+      endpoints: [{ addresses: [hostAddress], conditions: { ready: true } }],
+      ports: dnsPorts.map((each) => ({ ...each, port: dnsPort })),
+    },
+  ],
+};
 
 interface NodeList {
   readonly items: readonly {

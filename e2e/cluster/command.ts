@@ -6,6 +6,8 @@ export interface RunOptions extends Pick<SpawnOptions, "cwd"> {
   /** Variables beside those of this process; `undefined` takes one away. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly input?: string;
+  /** Ends the command, which then counts as failed. */
+  readonly signal?: AbortSignal;
   /** Shows what the command says while it says it. */
   readonly isShown?: boolean;
 }
@@ -22,6 +24,7 @@ export function result(command: string, args: readonly string[], options: RunOpt
   const child = spawn(command, args, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
     stdio: [options.input === undefined ? "ignore" : "pipe", output, output],
   });
   const out: Buffer[] = [];

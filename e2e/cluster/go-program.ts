@@ -1,6 +1,6 @@
 /**
- * Programs built with Go, in the cache: all of Kubernetes as one binary (kubernetes/main.go), and those that a module
- * of somebody else's is.
+ * Programs built with Go, in the cache: all of Kubernetes as one binary (kubernetes/main.go), CoreDNS (coredns/main.go),
+ * and whatever a module of somebody else's is.
  *
  * Go is the one on the path if it is new enough, else the distribution's, else the one that the distribution's fetches:
  * Go's own releases are modules, too.
@@ -11,6 +11,7 @@ import path from "node:path";
 import { cached } from "./cache.ts";
 import { result, run } from "./command.ts";
 import { aptInstall } from "./debian.ts";
+import { interrupted } from "./interruption.ts";
 
 export const kubernetesVersion = "v1.34.4";
 const components = [
@@ -31,10 +32,6 @@ const architecture = process.arch === "arm64" ? "arm64" : "amd64";
 
 /** A directory with Kubernetes' components, etcd and kubectl. */
 export async function kubernetes(): Promise<string> {
-  const source = path.join(import.meta.dirname, "kubernetes");
-  const files = await Promise.all(
-    ["main.go", "go.mod", "go.sum"].map((file) => readFile(path.join(source, file), "utf8")),
-  );
   const [major, minor] = kubernetesVersion.slice(1).split(".");
   const version = {
     gitVersion: kubernetesVersion,
@@ -44,15 +41,37 @@ export async function kubernetes(): Promise<string> {
     gitTreeState: "clean",
     buildDate: "1970-01-01T00:00:00Z",
   };
-  const versionFlags = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].flatMap((package_) =>
+  const flags = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].flatMap((package_) =>
     Object.entries(version).map(([name, value]) => `-X ${package_}.${name}=${value}`),
   );
-  const flags = ["-trimpath", "-ldflags", ["-s -w", ...versionFlags].join(" ")];
-  return cached(`kubernetes-${kubernetesVersion}`, [architecture, ...flags, ...files], async (directory) => {
-    console.log(`building Kubernetes ${kubernetesVersion}: 5 to 10 minutes on 2 cores, once`);
-    const go = await goCommand();
-    await go(["build", ...flags, "-o", path.join(directory, "kubernetes"), "."], source);
+  return buildModule("kubernetes", kubernetesVersion, "5 to 10 minutes", flags, async (directory) => {
     for (const component of components) await symlink("kubernetes", path.join(directory, component));
+  });
+}
+
+/** A directory with `coredns`, which answers for the cluster's own names. */
+export function coreDns(): Promise<string> {
+  return buildModule("coredns", "v1.12.4", "1 to 2 minutes");
+}
+
+/** Builds the module in the folder `name`; the cache knows its sources. */
+async function buildModule(
+  name: string,
+  version: string,
+  expectedTime: string,
+  linkerFlags: readonly string[] = [],
+  finish: (directory: string) => Promise<void> = async () => {},
+): Promise<string> {
+  const source = path.join(import.meta.dirname, name);
+  const files = await Promise.all(
+    ["main.go", "go.mod", "go.sum"].map((file) => readFile(path.join(source, file), "utf8")),
+  );
+  const flags = ["-trimpath", "-ldflags", ["-s -w", ...linkerFlags].join(" ")];
+  return cached(`${name}-${version}`, [architecture, ...flags, ...files], async (directory) => {
+    console.log(`building ${name} ${version}: ${expectedTime} on 2 cores, once`);
+    const go = await goCommand();
+    await go(["build", ...flags, "-o", path.join(directory, name), "."], source);
+    await finish(directory);
   });
 }
 
@@ -79,6 +98,7 @@ async function goCommand(): Promise<Go> {
     await run(command, args, {
       cwd,
       isShown: true,
+      signal: interrupted,
       env: { CGO_ENABLED: "0", GOTOOLCHAIN: "local", GOFLAGS: "-mod=mod", GOBIN: binDirectory, GOROOT: undefined },
     });
   };

@@ -3,9 +3,11 @@
  * `npm run cluster -- down` puts the machine back after a run that was killed.
  */
 
+import { once } from "node:events";
 import { cacheDirectory } from "./cache.ts";
 import { Cluster } from "./cluster.ts";
 import { lockMachine, serveControl } from "./control.ts";
+import { interrupted } from "./interruption.ts";
 import { prepareMachine, restoreMachine } from "./machine.ts";
 import { clusterParts } from "./parts.ts";
 import { Timings } from "./timings.ts";
@@ -25,14 +27,15 @@ async function main(command: string): Promise<void> {
   const parts = await clusterParts();
   timings.step("programs and images");
   const cluster = new Cluster(parts);
-  const interrupted = new Promise((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, resolve);
-  });
   try {
     await cluster.up((name) => timings.step(name));
     const control = await serveControl(cluster);
-    console.log(`\nexport KUBECONFIG=${cluster.kubeconfig} PATH=${parts.programs[0]}:$PATH\n\nCtrl-C takes it down.`);
-    await interrupted;
+    console.log(`
+export KUBECONFIG=${cluster.kubeconfig} PATH=${parts.programs[0]}:$PATH
+export LEVER_E2E_IMAGES='${JSON.stringify(parts.imageIds)}'
+
+Ctrl-C takes it down.`);
+    if (!interrupted.aborted) await once(interrupted, "abort");
     control.close();
   } finally {
     await cluster.down();

@@ -5,7 +5,7 @@ import path from "node:path";
 import { cacheDirectory } from "./cache.ts";
 import type { ClusterParts } from "./cluster.ts";
 import { unpackedPackages } from "./debian.ts";
-import { kubernetes } from "./go-program.ts";
+import { coreDns, kubernetes } from "./go-program.ts";
 import { writeImages } from "./image.ts";
 import { nodeRuntime } from "./node-runtime.ts";
 
@@ -19,13 +19,13 @@ export interface BuiltParts extends ClusterParts {
 
 export async function clusterParts(): Promise<BuiltParts> {
   const packages = await unpackedPackages(containerPackages);
-  const kubernetesPrograms = await kubernetes();
+  const programs = [await kubernetes(), await coreDns()];
   const runtime = await nodeRuntime();
   const archive = path.join(cacheDirectory, "images.tar");
   await mkdir(cacheDirectory, { recursive: true });
   const imageIds = await writeImages(archive, runtime.images);
   return {
-    programs: [kubernetesPrograms, path.join(packages, "usr/bin"), path.join(packages, "usr/sbin")],
+    programs: [...programs, path.join(packages, "usr/bin"), path.join(packages, "usr/sbin")],
     cniDirectory: path.join(packages, "usr/lib/cni"),
     images: [archive],
     imageIds,
