@@ -52,6 +52,7 @@ async function onOwnCluster(): Promise<number> {
   const cluster = new Cluster(parts);
   // For the tests and for what collects the logs.
   process.env["KUBECONFIG"] = cluster.kubeconfig;
+  process.env["KUBECACHEDIR"] = cluster.kubectlCache;
   process.env["PATH"] = `${parts.programs[0]}:${process.env["PATH"]}`;
   let isUp = false;
   try {

@@ -78,6 +78,11 @@ export class Cluster {
     return path.join(this.#data, "pki/admin.kubeconfig");
   }
 
+  /** For kubectl, which would take what it knows of a former cluster at this address for true. */
+  get kubectlCache(): string {
+    return path.join(this.#data, "kubectl-cache");
+  }
+
   /** The output of each process, in files named after it. */
   get logs(): string {
     return path.join(this.#data, "logs");
@@ -127,7 +132,7 @@ export class Cluster {
 
     const [programs] = this.#parts.programs as [string];
     await run(path.join(programs, "kubectl"), ["apply", "--filename=-"], {
-      env: { KUBECONFIG: this.kubeconfig },
+      env: { KUBECONFIG: this.kubeconfig, KUBECACHEDIR: this.kubectlCache },
       input: JSON.stringify(dnsObjects),
     });
     await this.start("coredns");

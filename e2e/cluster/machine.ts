@@ -114,7 +114,7 @@ export async function restoreMachine(): Promise<void> {
   for (let attempts = 0; attempts < 200; attempts++) {
     const processes = (await Promise.all(cgroups.map(processesBelow))).flat();
     if (processes.length === 0) break;
-    for (const pid of processes) process.kill(pid, "SIGKILL");
+    for (const pid of processes) kill(pid);
     await sleep(20);
   }
   for (const name of await networkNamespaces()) await run("ip", ["netns", "del", name]);
@@ -124,6 +124,15 @@ export async function restoreMachine(): Promise<void> {
   for (const directory of [...undo.directories].reverse()) await rmdir(directory).catch(() => {});
   await rm(undo.dataDirectory, { recursive: true, force: true });
   await rm(stateDirectory, { recursive: true });
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    // It has ended in the meantime.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
 }
 
 async function clusterCgroups(): Promise<string[]> {

@@ -111,7 +111,7 @@ test("pods reach each other across nodes, and those of their own node", async ()
   }
 });
 
-test("a Service reaches every pod", async () => {
+test("a Service reaches every pod, by its address and by its names", async () => {
   await kubectl(["create", "service", "clusterip", "server", "--tcp=80:8080", "--namespace", namespace]);
   const service = await kubectlJson<{ spec: { clusterIP: string } }>(["get", "svc/server", "--namespace", namespace]);
   const answers = new Set<string>();
@@ -120,6 +120,9 @@ test("a Service reaches every pod", async () => {
     answers.delete("");
     return answers.size === pods.length;
   });
+  for (const name of ["server", `server.${namespace}`, `server.${namespace}.svc.cluster.local`]) {
+    expect(await ask(pods[0] as Pod, `http://${name}`)).not.toBe("");
+  }
 });
 
 describe("a projected token", () => {

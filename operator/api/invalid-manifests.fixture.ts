@@ -54,7 +54,7 @@ export const invalidManifests: readonly InvalidManifest[] = [
   whole("field-type", "spec", `${head}metadata: { name: chat }\nspec: «[]\n`),
   whole("unknown-field", "specs", `${head}metadata: { name: chat }\n«specs: {}\nspec: { ${template} }\n`),
 
-  inMetadata("field-required", "metadata.name", "«{ namespace: shop }"),
+  inMetadata("field-required", "metadata.name", "«{ labels: { app: chat } }"),
   inMetadata("field-value", "metadata.name", "{ name: «Chat }"),
   inMetadata("field-value", "metadata.name", "{ name: «-chat }"),
   inMetadata("field-value", "metadata.name", "{ name: «chat.room }"),
