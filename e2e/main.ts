@@ -14,7 +14,7 @@ import { Cluster } from "./cluster/cluster.ts";
 import { run } from "./cluster/command.ts";
 import { lockMachine, serveControl } from "./cluster/control.ts";
 import { interrupted } from "./cluster/interruption.ts";
-import { prepareMachine, restoreMachine } from "./cluster/machine.ts";
+import { leftovers, prepareMachine, restoreMachine } from "./cluster/machine.ts";
 import { type BuiltParts, clusterParts } from "./cluster/parts.ts";
 import { Timings } from "./cluster/timings.ts";
 import { collectLogs } from "./harness/cluster-logs.ts";
@@ -54,24 +54,24 @@ async function onOwnCluster(): Promise<number> {
   process.env["KUBECONFIG"] = cluster.kubeconfig;
   process.env["KUBECACHEDIR"] = cluster.kubectlCache;
   process.env["PATH"] = `${parts.programs[0]}:${process.env["PATH"]}`;
-  let isUp = false;
+  let exitCode = 2;
   try {
     await cluster.up((name) => timings.step(name));
-    isUp = true;
+    exitCode = 1;
     const control = await serveControl(cluster);
-    const exitCode = await vitest({ LEVER_E2E_IMAGES: JSON.stringify(parts.imageIds) });
+    exitCode = await vitest({ LEVER_E2E_IMAGES: JSON.stringify(parts.imageIds) });
     timings.step("tests");
     control.close();
-    if (exitCode !== 0) await collectLogs(logs, cluster);
-    return exitCode;
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
-    await collectLogs(logs, cluster);
-    return isUp ? 1 : 2;
   } finally {
+    if (exitCode !== 0) await collectLogs(logs, cluster);
     await cluster.down();
     timings.step("down");
   }
+  const left = await leftovers();
+  if (left.length > 0) throw new Error(`the cluster has left on the machine: ${left.join(", ")}`);
+  return exitCode;
 }
 
 /** Its exit status. It is ended with all that its tests have started when this process is told to end. */

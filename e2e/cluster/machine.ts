@@ -18,6 +18,7 @@ import { aptInstall } from "./debian.ts";
 export const stateDirectory = "/run/lever-cluster";
 const undoFile = path.join(stateDirectory, "undo.json");
 
+const namespaceDirectory = "/run/netns";
 const cgroupRoot = "/sys/fs/cgroup";
 
 /** Commands that are used, with the Debian package that has each. */
@@ -46,6 +47,7 @@ export async function prepareMachine(): Promise<void> {
   else {
     if (process.getuid?.() !== 0) problems.push("root, for network namespaces and mounts");
     if (process.arch !== "x64" && process.arch !== "arm64") problems.push(`x64 or arm64 (this is ${process.arch})`);
+    if (!(await succeeds("apt-get", ["--version"]))) problems.push("apt-get, of Debian or a relative of it");
     const filesystems = await readFile("/proc/filesystems", "utf8");
     if (!/\boverlay$/m.test(filesystems) && !(await succeeds("modprobe", ["overlay"]))) {
       problems.push("overlayfs in the kernel");
@@ -86,6 +88,8 @@ interface Undo {
   readonly kernelSettings: Readonly<Record<string, string>>;
   /** Deepest last. */
   readonly directories: readonly string[];
+  /** Otherwise `ip` makes and mounts their directory. */
+  readonly hadNetworkNamespaces: boolean;
   readonly dataDirectory: string;
 }
 
@@ -96,6 +100,7 @@ export async function changeMachine(dataDirectory: string): Promise<void> {
   const undo: Undo = {
     kernelSettings: settings,
     directories: nodeDirectories.filter((directory) => !existsSync(directory)),
+    hadNetworkNamespaces: existsSync(namespaceDirectory),
     dataDirectory,
   };
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
@@ -118,6 +123,10 @@ export async function restoreMachine(): Promise<void> {
     await sleep(20);
   }
   for (const name of await networkNamespaces()) await run("ip", ["netns", "del", name]);
+  if (!undo.hadNetworkNamespaces && (await readdir(namespaceDirectory).catch(() => ["none"])).length === 0) {
+    await succeeds("umount", [namespaceDirectory]);
+    await rmdir(namespaceDirectory).catch(() => {});
+  }
   for (const name of await links()) await run("ip", ["link", "del", name]).catch(() => {});
   for (const cgroup of cgroups) await removeCgroup(cgroup);
   for (const [name, value] of Object.entries(undo.kernelSettings)) await writeFile(`/proc/sys/${name}`, value);
@@ -135,6 +144,12 @@ function kill(pid: number): void {
   }
 }
 
+/** What of a cluster is on the machine; empty when it is as it was. */
+export async function leftovers(): Promise<string[]> {
+  const names = [...(await networkNamespaces()), ...(await links()), ...(await clusterCgroups())];
+  return existsSync(stateDirectory) ? [...names, stateDirectory] : names;
+}
+
 async function clusterCgroups(): Promise<string[]> {
   const found: string[] = [];
   for (const hierarchy of await cgroupHierarchies()) {
@@ -146,7 +161,7 @@ async function clusterCgroups(): Promise<string[]> {
 }
 
 async function networkNamespaces(): Promise<string[]> {
-  const names = await readdir("/run/netns").catch(() => []);
+  const names = await readdir(namespaceDirectory).catch(() => []);
   return names.filter((name) => name.startsWith("lever-"));
 }
 

@@ -1,6 +1,5 @@
 /** The cluster that the other tests run on is one: nodes, pods of images that were built, a network, and identities. */
 
-import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
 import { kubectl, kubectlJson } from "../harness/kubectl.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
@@ -153,9 +152,4 @@ describe("a projected token", () => {
     const forged = [head, Buffer.from(JSON.stringify(changed)).toString("base64url"), signature].join(".");
     expect((await review(forged, [audience])).authenticated).toBeFalsy();
   });
-});
-
-test.runIf(ownCluster)("the machine's own settings are kept for when it is over", () => {
-  const undo = JSON.parse(readFileSync("/run/lever-cluster/undo.json", "utf8")) as { kernelSettings: object };
-  expect(Object.keys(undo.kernelSettings)).toContain("kernel/panic");
 });
