@@ -1,6 +1,7 @@
 /**
  * `npm run e2e`: the tests of e2e/kubernetes on a real Kubernetes: the one that `$KUBECONFIG` names, else one that is
- * brought up for them and taken down afterwards, whatever happens. Arguments go to vitest: `npm run e2e -- crds`.
+ * brought up for them and taken down afterwards, whatever happens. Arguments go to vitest: `npm run e2e -- crds`; `--faults` takes
+ * the tests of outages instead.
  *
  * Exit status: 1 if tests fail, 2 if there was no cluster for them. What a failed run leaves to read is in
  * .cache/e2e-logs.
@@ -10,12 +11,12 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import path from "node:path";
-import { Cluster } from "./cluster/cluster.ts";
+import { Cluster, type ClusterParts } from "./cluster/cluster.ts";
 import { run } from "./cluster/command.ts";
 import { lockMachine, serveControl } from "./cluster/control.ts";
 import { interrupted } from "./cluster/interruption.ts";
 import { leftovers, prepareMachine, restoreMachine } from "./cluster/machine.ts";
-import { type BuiltParts, clusterParts } from "./cluster/parts.ts";
+import { clusterParts } from "./cluster/parts.ts";
 import { Timings } from "./cluster/timings.ts";
 import { collectLogs } from "./harness/cluster-logs.ts";
 import { testNamespaceLabel } from "./harness/test-namespace.ts";
@@ -30,7 +31,8 @@ async function main(): Promise<number> {
 }
 
 async function onGivenCluster(): Promise<number> {
-  await run("kubectl", ["version"]);
+  const context = await run("kubectl", ["config", "current-context"]);
+  console.log(`on the cluster of KUBECONFIG, context ${context.trim()}`);
   const exitCode = await vitest({});
   if (exitCode !== 0) await collectLogs(logs);
   await run("kubectl", ["delete", "namespaces", "--selector", testNamespaceLabel, "--wait=false"]);
@@ -38,13 +40,13 @@ async function onGivenCluster(): Promise<number> {
 }
 
 async function onOwnCluster(): Promise<number> {
-  let parts: BuiltParts;
+  let parts: ClusterParts;
   try {
     await prepareMachine();
+    parts = await clusterParts();
+    timings.step("programs");
     await lockMachine();
     await restoreMachine();
-    parts = await clusterParts();
-    timings.step("programs and images");
   } catch (error) {
     console.error(`no cluster could be built: ${error instanceof Error ? error.message : error}`);
     return 2;
@@ -59,7 +61,7 @@ async function onOwnCluster(): Promise<number> {
     await cluster.up((name) => timings.step(name));
     exitCode = 1;
     const control = await serveControl(cluster);
-    exitCode = await vitest({ LEVER_E2E_IMAGES: JSON.stringify(parts.imageIds) });
+    exitCode = await vitest({ LEVER_E2E_IMAGES: JSON.stringify(cluster.imageIds) });
     timings.step("tests");
     control.close();
   } catch (error) {
@@ -77,7 +79,9 @@ async function onOwnCluster(): Promise<number> {
 /** Its exit status. It is ended with all that its tests have started when this process is told to end. */
 async function vitest(env: Readonly<Record<string, string>>): Promise<number> {
   interrupted.throwIfAborted();
-  const args = ["run", "--project", "e2e", ...process.argv.slice(2)];
+  const faults = process.argv.includes("--faults");
+  const given = process.argv.slice(2).filter((arg) => arg !== "--faults");
+  const args = ["run", "--project", faults ? "e2e-faults" : "e2e", ...given];
   const child = spawn(path.join(root, "node_modules/.bin/vitest"), args, {
     cwd: root,
     stdio: ["ignore", "inherit", "inherit"],

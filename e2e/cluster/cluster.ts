@@ -14,6 +14,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { cacheDirectory } from "./cache.ts";
 import { CertificateAuthority } from "./certificates.ts";
 import { run } from "./command.ts";
+import { type Image, writeImages } from "./image.ts";
 import { interrupted } from "./interruption.ts";
 import { cgroupHierarchies, changeMachine, emptyCgroup, nodeDirectories, restoreMachine } from "./machine.ts";
 import { pauseImage } from "./node-runtime.ts";
@@ -34,8 +35,8 @@ export interface ClusterParts {
   /** Directories with programs, first to be searched. */
   readonly programs: readonly string[];
   readonly cniDirectory: string;
-  /** OCI archives that every node imports. */
-  readonly images: readonly string[];
+  /** What every node has from its start. */
+  readonly images: readonly Image[];
 }
 
 interface Node {
@@ -58,6 +59,7 @@ export class Cluster {
   readonly #running = new Map<string, ChildProcess>();
   #env: Readonly<Record<string, string>> = {};
   #hierarchies: readonly string[] = [];
+  #imageIds: Readonly<Record<string, string>> = {};
 
   constructor(parts: ClusterParts, nodes = 3) {
     this.#parts = parts;
@@ -76,6 +78,15 @@ export class Cluster {
 
   get kubeconfig(): string {
     return path.join(this.#data, "pki/admin.kubeconfig");
+  }
+
+  /** Ids of the images that the nodes have, by name, as `imageID` in a pod's status. */
+  get imageIds(): Readonly<Record<string, string>> {
+    return this.#imageIds;
+  }
+
+  get #imageArchive(): string {
+    return path.join(this.#data, "images.tar");
   }
 
   /** For kubectl, which would take what it knows of a former cluster at this address for true. */
@@ -102,6 +113,8 @@ export class Cluster {
     const server = `https://${hostAddress}:6443`;
     await this.#certificates(server);
     step("certificates");
+    this.#imageIds = await writeImages(this.#imageArchive, this.#parts.images);
+    step("images");
 
     await run("ip", ["link", "add", bridge, "type", "bridge"]);
     await run("ip", ["address", "add", `${hostAddress}/24`, "dev", bridge]);
@@ -375,7 +388,7 @@ export class Cluster {
       NODE_CGROUPS: this.#cgroupsOf(node).join(" "),
       NODE_DATA: node.data,
       NODE_DIRECTORIES: nodeDirectories.join(" "),
-      NODE_IMAGES: this.#parts.images.join(" "),
+      NODE_IMAGES: this.#imageArchive,
       NODE_ADDRESS: node.address,
       NODE_ZONE: `z${node.name.slice(1)}`,
       NODE_KUBECONFIG: path.join(this.#data, `pki/${node.name}.kubeconfig`),

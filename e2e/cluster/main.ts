@@ -16,23 +16,23 @@ async function main(command: string): Promise<void> {
   const timings = new Timings();
   if (!["up", "build", "down"].includes(command)) throw new Error(`${command}: expected up, build or down`);
   await prepareMachine();
-  if (command === "build") {
-    await clusterParts();
-    timings.step(`everything is in ${cacheDirectory}`);
+  if (command === "down") {
+    await lockMachine();
+    await restoreMachine();
     return;
   }
+  const parts = await clusterParts();
+  timings.step(`programs, in ${cacheDirectory}`);
+  if (command === "build") return;
   await lockMachine();
   await restoreMachine();
-  if (command === "down") return;
-  const parts = await clusterParts();
-  timings.step("programs and images");
   const cluster = new Cluster(parts);
   try {
     await cluster.up((name) => timings.step(name));
     const control = await serveControl(cluster);
     console.log(`
 export KUBECONFIG=${cluster.kubeconfig} KUBECACHEDIR=${cluster.kubectlCache} PATH=${parts.programs[0]}:$PATH
-export LEVER_E2E_IMAGES='${JSON.stringify(parts.imageIds)}'
+export LEVER_E2E_IMAGES='${JSON.stringify(cluster.imageIds)}'
 
 Ctrl-C takes it down.`);
     if (!interrupted.aborted) await once(interrupted, "abort");

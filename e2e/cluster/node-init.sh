@@ -38,7 +38,7 @@ log=$CLUSTER_LOGS/$NODE
 containerd --config "$NODE_DATA/containerd.toml" >>"$log-containerd.log" 2>&1 &
 until ctr version >/dev/null 2>&1; do sleep 0.05; done
 if [ ! -e "$NODE_DATA/imported" ]; then
-  for archive in $NODE_IMAGES; do ctr --namespace k8s.io images import "$archive"; done >"$log-import.log" 2>&1
+  ctr --namespace k8s.io images import "$NODE_IMAGES" >"$log-import.log" 2>&1
   touch "$NODE_DATA/imported"
 fi
 kubelet --config="$NODE_DATA/kubelet.json" --kubeconfig="$NODE_KUBECONFIG" --hostname-override="$NODE" \
