@@ -25,6 +25,7 @@ const identity = {
   address: "127.0.0.1:4001",
   incarnation: "b1.0.s1",
   process: "p1",
+  isSilent: false,
   holds: [{ ...at, isDraining: false }],
   released: [{ slot: 8, epoch: 3, hasState: true }],
 };

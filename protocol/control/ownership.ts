@@ -65,6 +65,8 @@ export interface HolderIdentity {
   readonly incarnation: string;
   /** The app's process, as it calls itself: a later incarnation of it proves that the earlier ones hold nothing. */
   readonly process: string;
+  /** As `SilentMessage` says. What it reports to hold may be another's by then, by the proof that its process has ended. */
+  readonly isSilent: boolean;
   /** What this incarnation holds by an earlier connection. */
   readonly holds: readonly HeldSlot[];
   /** What it has released, for as long as it has seen no higher epoch of the slot. */
@@ -345,6 +347,7 @@ export function decodeHolderIdentity(args: readonly unknown[]): HolderIdentity {
     address: fields.text("address", addressCharsMax, isAddress, addressRule),
     incarnation: fields.text("incarnation", incarnationCharsMax, isFilled, filledRule),
     process: fields.text("process", typeCharsMax, isFilled, filledRule),
+    isSilent: fields.boolean("isSilent"),
     holds: fields.maps("holds", slotsPerMessageMax).map((slot) => ({
       ...readSlotEpoch(slot),
       isDraining: slot.boolean("isDraining"),

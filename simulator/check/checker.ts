@@ -492,6 +492,7 @@ export class Checker implements Observer {
       resource.lastOpen = undefined;
       resource.lastClose = undefined;
     }
+    this.#tokens.clear();
   }
 
   died(app: AppName, atMs: number): void {

@@ -177,6 +177,8 @@ export class Faults {
       case "operator crash":
         return this.#operatorCrash(kind, random.chance(0.7) ? random.between(50, 3000) : this.#duration());
       case "operator restart":
+        // As a rollout does: the next one only when the last one has been well, and heard, for a while.
+        if (this.#world.now() < cluster.operatorSinceMs + 3000) return false;
         return this.#operatorCrash(kind, random.between(50, 2500));
       case "app hangs":
         // One at a time.

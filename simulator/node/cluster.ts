@@ -112,6 +112,7 @@ export class Cluster {
   #isRemoved = false;
   readonly #counts = new Map<string, number>();
   #operators = 0;
+  #operatorSinceMs = 0;
 
   constructor(network: Network, services: readonly ServiceNode[], observer: ProcessObserver) {
     this.network = network;
@@ -133,7 +134,13 @@ export class Cluster {
 
   // ---------------------------------------------------------------- the operator
 
+  /** When the present operator began. */
+  get operatorSinceMs(): number {
+    return this.#operatorSinceMs;
+  }
+
   #makeOperator(): OperatorNode {
+    this.#operatorSinceMs = this.network.world.now();
     const operator = new OperatorNode({
       network: this.network,
       machine: this.operatorMachine,

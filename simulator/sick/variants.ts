@@ -295,6 +295,28 @@ export const variants: readonly Variant[] = [
     ],
   },
   {
+    number: 21,
+    name: "what an agent reports of an app that has ended proves that nobody was granted it since",
+    patches: [
+      {
+        file: serviceSlots,
+        find: "if (!holder.isSilent) row.neverGrantedAfter(former);",
+        replace: "row.neverGrantedAfter(former);",
+      },
+    ],
+  },
+  {
+    number: 22,
+    name: "a leader that was stopped over its next reading does not read again",
+    patches: [
+      {
+        file: serviceSlots,
+        find: "dueMs = Math.max(this.#file.dueInMs, 0);",
+        replace: "dueIn(this.#file.dueInMs);",
+      },
+    ],
+  },
+  {
     number: 22,
     name: "a gate that has shut with a lapse stays shut when the lease is renewed after all",
     patches: [

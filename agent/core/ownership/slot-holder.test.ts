@@ -56,6 +56,7 @@ describe("an incarnation", () => {
       instance: "h1",
       address: "h1.test:3837",
       process: "p1",
+      isSilent: false,
       holds: [],
       released: [],
     });
@@ -769,7 +770,7 @@ describe("the app's end", () => {
     world.leader.cut();
     await world.advance(1500);
     expect(world.leader.last).not.toBe(leader);
-    expect(world.leader.last.isSilent).toBe(true);
+    expect(world.leader.last.identity.isSilent).toBe(true);
   });
 
   it("while something of it waits for its caller's credit is not told; after 2 s that is dropped", async () => {

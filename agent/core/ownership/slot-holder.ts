@@ -414,6 +414,7 @@ export class SlotHolder implements AppLinkOwner {
       address,
       incarnation,
       process,
+      isSilent: this.#isSilent,
       // Of a lease that is over nothing is held, though nobody may have woken to that: the slots may be others'.
       holds: [...(lease.isOver ? [] : this.#slots.values())]
         .filter((slot) => slot.lease === lease)
@@ -428,7 +429,6 @@ export class SlotHolder implements AppLinkOwner {
     this.#isRenewalDue = true;
     this.#renew();
     if (this.#isLeaving) this.#tell({ type: "leaving" });
-    if (this.#isSilent) this.#tell({ type: "silent" });
   }
 
   /** Sends a renewal if one is due, and the app has answered a ping that is new enough. */

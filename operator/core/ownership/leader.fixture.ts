@@ -350,6 +350,7 @@ export class FakeHolder {
       address: this.address,
       incarnation: this.incarnation,
       process: this.process,
+      isSilent: !this.#hasApp,
       holds: [...this.holds].map(([slot, { epoch, isDraining }]) => ({ slot, epoch, isDraining })),
       released: this.released,
     };
@@ -449,6 +450,7 @@ export class FakeHolder {
     for (const slot of released) this.holds.delete(slot.slot);
     this.released.push(...released);
     this.send({ type: "released", slots: released });
+    this.send({ type: "silent" });
     this.isHung = true;
     this.#hasApp = false;
   }

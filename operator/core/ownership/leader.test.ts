@@ -492,6 +492,33 @@ describe("evidence", () => {
     });
   }
 
+  it("of an app's end stands for the next leader too, though the agent reports what its app had", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    const a = world.add("a");
+    await world.run(1000);
+    a.busy.add(0);
+    const b = world.add("b");
+    // It is to leave, and b waits for it.
+    world.know("a", true);
+    await world.run(100);
+    a.loseApp();
+    world.leader.processEnded("dev", "chat", "a", "app");
+    await world.run(100);
+    expect(b.holds.get(0)?.isOpen).toBe(true);
+    const { epoch } = world.row(0);
+    b.partition();
+    world.stopLeader();
+    world.startLeader();
+    world.add("c");
+    await world.run(500);
+    world.leader.processEnded("dev", "chat", "a", "app");
+    await world.run(5000);
+    // B may have it, and is waited for.
+    expect(world.row(0)).toMatchObject({ epoch: expect.toSatisfy((shown: number) => shown <= epoch) });
+    expect(b.isLeaseRunning).toBe(true);
+    expect(world.holders.filter((holder) => holder.holds.has(0) && holder !== a)).toEqual([b]);
+  });
+
   it("of an app's end does not count for what its agent has left while that says nothing", async () => {
     const world = new LeaderWorld({ slots: 1 });
     const a = world.add("a", { staysAway: true });

@@ -315,6 +315,7 @@ export class ServiceSlots {
     }
     owner.current = holder;
     holder.connect(identity, connection);
+    if (identity.isSilent) this.#processEnded(holder, "agent");
     if (this.#isLoaded) this.#takeReport(holder);
     this.#touch();
     return holder;
@@ -429,7 +430,8 @@ export class ServiceSlots {
           continue;
         }
         held.delete(row.slot);
-        row.neverGrantedAfter(former);
+        // With nothing of it under way the proof that its process has ended may have given the slot away since.
+        if (!holder.isSilent) row.neverGrantedAfter(former);
       }
       row.drained =
         reported?.isDraining === true && connection !== undefined ? { connection, next: reported.epoch } : undefined;
