@@ -7,7 +7,7 @@
  */
 
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rm, rmdir, statfs, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, rmdir, statfs, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { cacheDirectory } from "./cache.ts";
@@ -20,6 +20,10 @@ const undoFile = path.join(stateDirectory, "undo.json");
 
 const namespaceDirectory = "/run/netns";
 const cgroupRoot = "/sys/fs/cgroup";
+/** Of version 2: which controllers the cgroups below the root have. */
+const handedOnFile = path.join(cgroupRoot, "cgroup.subtree_control");
+/** What a kubelet needs. */
+const controllers = ["cpu", "cpuset", "memory", "pids"];
 
 /** Commands that are used, with the Debian package that has each. */
 const commands = { ip: "iproute2", nft: "nftables", openssl: "openssl", unshare: "util-linux", mount: "mount" };
@@ -52,7 +56,6 @@ export async function prepareMachine(): Promise<void> {
     if (!/\boverlay$/m.test(filesystems) && !(await succeeds("modprobe", ["overlay"]))) {
       problems.push("overlayfs in the kernel");
     }
-    const controllers = ["cpu", "cpuset", "memory", "pids"];
     const hierarchies = await cgroupHierarchies();
     const v2 = await readFile(path.join(cgroupRoot, "cgroup.controllers"), "utf8").catch(() => undefined);
     const present = v2?.trim().split(" ") ?? hierarchies.flatMap((each) => path.basename(each).split(","));
@@ -91,6 +94,8 @@ interface Undo {
   /** Otherwise `ip` makes and mounts their directory. */
   readonly hadNetworkNamespaces: boolean;
   readonly dataDirectory: string;
+  /** That were not handed on by the root, in version 2. */
+  readonly controllers: readonly string[];
 }
 
 /** Writes down how the machine is, and makes what nodes mount over. To be called when `restoreMachine` was. */
@@ -102,10 +107,18 @@ export async function changeMachine(dataDirectory: string): Promise<void> {
     directories: nodeDirectories.filter((directory) => !existsSync(directory)),
     hadNetworkNamespaces: existsSync(namespaceDirectory),
     dataDirectory,
+    controllers: await controllersNotHandedOn(),
   };
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
-  await writeFile(undoFile, JSON.stringify(undo));
+  await writeFile(`${undoFile}.new`, JSON.stringify(undo));
+  await rename(`${undoFile}.new`, undoFile);
   for (const directory of undo.directories) await mkdir(directory, { recursive: true });
+  for (const controller of undo.controllers) await writeFile(handedOnFile, `+${controller}`);
+}
+
+async function controllersNotHandedOn(): Promise<string[]> {
+  const text = await readFile(handedOnFile, "utf8").catch(() => undefined);
+  return text === undefined ? [] : controllers.filter((controller) => !text.trim().split(" ").includes(controller));
 }
 
 /** Ends what a cluster has left on the machine, whoever brought it up, and puts everything back. */
@@ -129,6 +142,7 @@ export async function restoreMachine(): Promise<void> {
   }
   for (const name of await links()) await run("ip", ["link", "del", name]).catch(() => {});
   for (const cgroup of cgroups) await removeCgroup(cgroup);
+  for (const controller of undo.controllers) await writeFile(handedOnFile, `-${controller}`).catch(() => {});
   for (const [name, value] of Object.entries(undo.kernelSettings)) await writeFile(`/proc/sys/${name}`, value);
   for (const directory of [...undo.directories].reverse()) await rmdir(directory).catch(() => {});
   await rm(undo.dataDirectory, { recursive: true, force: true });
