@@ -40,7 +40,7 @@ export async function cached(
   await mkdir(unfinished);
   try {
     await make(unfinished);
-    await run("bash", ["-c", `find . -type f ! -name ${sums} -print0 | xargs -0 sha256sum >${sums} && sync -f .`], {
+    await run("bash", ["-c", `find . -type f ! -name ${sums} -print0 | xargs -0 sha256sum >${sums}`], {
       cwd: unfinished,
     });
     await rename(unfinished, directory).catch((error: unknown) => {
