@@ -1,6 +1,8 @@
 /**
- * The test tiers that vitest runs: `unit` (`npm test`) and `processes` (`npm run test:processes`: real processes that
- * are killed, large transfers; one file after another, so that they do not disturb each other's timing).
+ * The test tiers that vitest runs: `unit` (`npm test`), `processes` (`npm run test:processes`: real processes that are
+ * killed, large transfers), `e2e` (`npm run e2e`, which brings its cluster) and `e2e-faults` (`npm run e2e -- --faults`:
+ * outages of minutes; not in CI). Files of all but the first run one after another, so that they do not disturb each
+ * other's timing.
  *
  * `LEVER_TEST_REPORT` names a file that gets the results as JSON beside the usual output; `.ci/run` counts from it.
  */
@@ -8,6 +10,8 @@
 import { configDefaults, defineConfig } from "vitest/config";
 
 const processes = "**/*.processes.test.ts";
+const e2e = "**/*.e2e.test.ts";
+const faults = "**/*.faults.e2e.test.ts";
 const report = process.env.LEVER_TEST_REPORT;
 
 export default defineConfig({
@@ -19,7 +23,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["**/*.test.ts"],
-          exclude: [...configDefaults.exclude, processes],
+          exclude: [...configDefaults.exclude, processes, e2e],
           testTimeout: 30_000,
         },
       },
@@ -30,6 +34,25 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 300_000,
           hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: [e2e],
+          exclude: [...configDefaults.exclude, faults],
+          fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e-faults",
+          include: [faults],
+          fileParallelism: false,
+          testTimeout: 600_000,
+          hookTimeout: 120_000,
         },
       },
     ],

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
 import { eachField, type FieldSchema, serviceFieldSchema } from "./field-schema.ts";
-import { invalidManifests } from "./invalid-manifests.fixture.ts";
+import { type InvalidManifest, invalidManifests } from "./invalid-manifests.fixture.ts";
 import { formatProblem, nearestName } from "./manifest-problem.ts";
 import { type ManifestSet, problemsMax, readManifests } from "./manifest-reader.ts";
 
@@ -245,6 +246,52 @@ describe("an invalid manifest", () => {
         .map((entry) => entry.path.replace(/\[\d+\]/g, "[]").replace(/(^|\.)\w+$/, "")),
     );
     expect(closed.filter((path) => !unknown.has(path))).toEqual([]);
+  });
+
+  test("is there for every bound of every field, and breaks it", () => {
+    const missing = fields.flatMap(({ path, schema }) => boundsOf(path, schema));
+    // It is filled in.
+    expect(missing).toEqual(["metadata.namespace required"]);
+
+    function boundsOf(path: string, schema: FieldSchema): string[] {
+      const cases = invalidManifests.filter((entry) => entry.path.replace(/\[\d+\]/g, "[]") === path);
+      const values = cases.filter((entry) => entry.rule === "field-value").map((entry) => valueAtPath(entry));
+      const broken: Record<string, (bound: never, value: never) => boolean> = {
+        minLength: (bound: number, value: string) => value.length < bound,
+        maxLength: (bound: number, value: string) => value.length > bound,
+        pattern: (bound: string, value: string) => value.length > 0 && !new RegExp(bound).test(value),
+        minimum: (bound: number, value: number) => value < bound,
+        maximum: (bound: number, value: number) => value > bound,
+        minItems: (bound: number, value: unknown[]) => value.length < bound,
+        maxItems: (bound: number, value: unknown[]) => value.length > bound,
+        enum: (bound: string[], value: string) => !bound.includes(value),
+      };
+      const bounds = Object.entries(schema.anyOf ? Object.assign({}, ...schema.anyOf) : schema).filter(
+        ([keyword, bound]) => broken[keyword] && Math.abs(Number(bound)) !== Number.MAX_SAFE_INTEGER,
+      );
+      const untried = bounds.filter(
+        ([keyword, bound]) => !values.some((value) => broken[keyword]!(bound as never, value as never)),
+      );
+      const isTyped = (schema.const ?? schema.enum) !== undefined || cases.some((entry) => entry.rule === "field-type");
+      const required = (schema.items ?? schema).required ?? [];
+      const parent = schema.items ? `${path}[]` : path;
+      const untold = required.filter(
+        (name) =>
+          !invalidManifests.some(
+            (entry) => entry.rule === "field-required" && entry.path.replace(/\[\d+\]/g, "[]") === `${parent}.${name}`,
+          ),
+      );
+      return [
+        ...untried.map(([keyword]) => `${path} ${keyword}`),
+        ...(isTyped ? [] : [`${path} type`]),
+        ...untold.map((name) => `${parent}.${name} required`),
+      ];
+    }
+
+    function valueAtPath({ path, text }: InvalidManifest): unknown {
+      const steps = path.split(/[.[\]]+/).filter(Boolean);
+      return steps.reduce((value, step) => (value as Record<string, unknown>)[step], parse(text));
+    }
   });
 
   test("has a description for every field", () => {

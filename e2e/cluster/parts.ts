@@ -1,0 +1,20 @@
+/** Everything that a cluster is made of, built or fetched where the cache does not have it. */
+
+import path from "node:path";
+import type { ClusterParts } from "./cluster.ts";
+import { unpackedPackages } from "./debian.ts";
+import { coreDns, kubernetes } from "./go-program.ts";
+import { nodeRuntime } from "./node-runtime.ts";
+
+/** Only unpacked: installed, they would start services, or drive out what else runs containers on the machine. */
+const containerPackages = ["containerd", "containernetworking-plugins", "runc"];
+
+export async function clusterParts(): Promise<ClusterParts> {
+  const packages = await unpackedPackages(containerPackages);
+  const programs = [await kubernetes(), await coreDns()];
+  return {
+    programs: [...programs, path.join(packages, "usr/bin"), path.join(packages, "usr/sbin")],
+    cniDirectory: path.join(packages, "usr/lib/cni"),
+    images: (await nodeRuntime()).images,
+  };
+}
