@@ -121,6 +121,9 @@ export const invalidManifests: readonly InvalidManifest[] = [
       inList("field-type", "[0]", "[«setup]"),
       inList("field-required", "[0].name", "[«{ image: a }]"),
       inList("field-value", "[0].name", "[{ name: «my_setup }]"),
+      inList("field-value", "[0].name", '[{ name: «"" }]'),
+      inList("field-value", "[0].name", `[{ name: «${longName} }]`),
+      inList("field-type", "[0].name", "[{ name: «1 }]"),
       inList("list-map", "[1].name", "[{ name: setup }, { name: «setup }]"),
     ];
   }),
@@ -143,6 +146,7 @@ export const invalidManifests: readonly InvalidManifest[] = [
     ["grace-above-drain", "«9"],
     ["grace-above-drain", "«0"],
     ["field-value", "«-1"],
+    ["field-value", "«2147483648"],
     ["field-type", "«30s"],
     ["field-type", "«12.5"],
   ].map(([rule, grace]) =>
@@ -378,12 +382,14 @@ export const invalidManifests: readonly InvalidManifest[] = [
       inList("field-type", ".cpu", "{ cpu: «[1] }"),
       inList("field-value", ".cpu", "{ cpu: «20mm }"),
       inList("field-value", ".cpu", '{ cpu: «"-1" }'),
+      inList("field-value", ".cpu", `{ cpu: «"${"0".repeat(32)}1" }`),
       inList("quantity-range", ".cpu", "{ cpu: «0 }"),
       inList("quantity-range", ".cpu", "{ cpu: «65 }"),
       inList("quantity-range", ".cpu", "{ cpu: «64001m }"),
       inList("field-type", ".memory", "{ memory: «{} }"),
       inList("field-value", ".memory", "{ memory: «64MB }"),
       inList("field-value", ".memory", "{ memory: «1.5Gi }"),
+      inList("field-value", ".memory", `{ memory: «"${"0".repeat(32)}1" }`),
       inList("quantity-range", ".memory", `{ memory: «${list === "limits" ? "63Mi" : "1023Ki"} }`),
       inList("quantity-range", ".memory", "{ memory: «17Gi }"),
     ];
