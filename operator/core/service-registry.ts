@@ -3,8 +3,9 @@
  * says what exists, the instances' agents say what is served, and this file puts the two together into the tables.
  *
  * Invariant: an instance is in the tables if and only if the source knows it; it is Serving only while its app is
- * registered with an agent that was heard of within the grace, and its source has not found it not ready. What agents say of instances that the source does not
- * know yet is held, at most `unknownInstancesMax` of them, and counts as soon as it does.
+ * registered with an agent that was heard of within the grace, and its source has not found it not ready. What agents
+ * say of instances that the source does not know yet is held, at most `unknownInstancesMax` of them, and counts as soon
+ * as it does.
  */
 
 import type { Clock, TimerHandle } from "@leveros/protocol/clock/clock.ts";

@@ -41,6 +41,17 @@ function world({ isLeaseThere = true } = {}) {
   return { clock, server, heard, candidate, lease, isOf };
 }
 
+/** `a` leads, and `b` has begun to look on. */
+async function leadingPair() {
+  const { candidate, ...rest } = world();
+  const a = candidate("pod-a");
+  const b = candidate("pod-b");
+  a.election.start();
+  await runFor(rest.clock, 100);
+  b.election.start();
+  return { ...rest, a, b };
+}
+
 test("a lease that nobody holds is taken at once, and says whose it is", async () => {
   const { clock, heard, candidate, lease } = world();
   const a = candidate("pod-a");
@@ -143,12 +154,7 @@ test("a leader that was stopped knows when it wakes, before any timer has told i
 });
 
 test("a suspended machine's monotonic clock stands still, and it is no leader all the same", async () => {
-  const { clock, server, candidate } = world();
-  const a = candidate("pod-a");
-  const b = candidate("pod-b");
-  a.election.start();
-  await runFor(clock, 100);
-  b.election.start();
+  const { clock, server, a, b } = await leadingPair();
   await runFor(clock, 10_000);
   void a.machine.stopFor(20_000, true);
   await runUntil(clock, () => b.election.isLeader);
@@ -210,12 +216,7 @@ test("a lease that the holder wrote a time of the year 2100 into ends like any o
 });
 
 test("a wall clock that is set forward makes nobody a leader early", async () => {
-  const { clock, candidate } = world();
-  const a = candidate("pod-a");
-  const b = candidate("pod-b");
-  a.election.start();
-  await runFor(clock, 100);
-  b.election.start();
+  const { clock, a, b } = await leadingPair();
   await runFor(clock, 1_000);
   void a.machine.stopFor(1e9, false);
   b.machine.setWall(1e9);
@@ -224,12 +225,7 @@ test("a wall clock that is set forward makes nobody a leader early", async () =>
 });
 
 test("a graceful stop: no leader any more when it begins, released when it ends, and followed at once", async () => {
-  const { clock, heard, candidate, lease } = world();
-  const a = candidate("pod-a");
-  const b = candidate("pod-b");
-  a.election.start();
-  await runFor(clock, 100);
-  b.election.start();
+  const { clock, heard, lease, a, b } = await leadingPair();
   await runFor(clock, 3_000);
   const stopped = a.election.stop();
   expect(a.election.isLeader).toBe(false);
@@ -280,12 +276,7 @@ test("stopped while the server is away: ends all the same", async () => {
 });
 
 test("a follower that stops releases nothing", async () => {
-  const { clock, candidate, lease, server } = world();
-  const a = candidate("pod-a");
-  const b = candidate("pod-b");
-  a.election.start();
-  await runFor(clock, 100);
-  b.election.start();
+  const { clock, lease, server, a, b } = await leadingPair();
   await runFor(clock, 1_500);
   const before = server.requestsTo("PUT").length;
   const stopped = b.election.stop();
@@ -332,12 +323,7 @@ test("without an object, nobody knows whether there was one: one that nobody hol
 });
 
 test("an object that is deleted is made anew by its leader, who stays", async () => {
-  const { clock, server, heard, candidate } = world();
-  const a = candidate("pod-a");
-  const b = candidate("pod-b");
-  a.election.start();
-  await runFor(clock, 100);
-  b.election.start();
+  const { clock, server, heard, a } = await leadingPair();
   await runFor(clock, 2_500);
   server.remove(leases, "lever-system", "operator");
   await runFor(clock, 20_000);
@@ -346,12 +332,7 @@ test("an object that is deleted is made anew by its leader, who stays", async ()
 });
 
 test("errors in between cost nothing: the leader tries again within its lease", async () => {
-  const { clock, server, heard, candidate } = world();
-  const a = candidate("pod-a");
-  const b = candidate("pod-b");
-  a.election.start();
-  await runFor(clock, 100);
-  b.election.start();
+  const { clock, server, heard } = await leadingPair();
   let count = 0;
   const kinds = [
     { status: 500 },

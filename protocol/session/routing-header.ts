@@ -238,7 +238,7 @@ export function scanFields(frame: Uint8Array, from: number, to: number): Scanned
  * is. The fields must have been scanned before.
  */
 export function makeTokenOlder(frame: Uint8Array, byMs: number): void {
-  const fieldsEnd = routingFixedBytes + (((frame[6] as number) << 8) | (frame[7] as number));
+  const fieldsEnd = fieldsEndOf(frame);
   for (let at = routingFixedBytes; at < fieldsEnd; ) {
     const next = at + 3 + (((frame[at + 1] as number) << 8) | (frame[at + 2] as number));
     if (frame[at] === FieldKey.TokenTime && next === at + 9) {
@@ -247,6 +247,11 @@ export function makeTokenOlder(frame: Uint8Array, byMs: number): void {
     }
     at = next;
   }
+}
+
+/** Of an OPEN frame. */
+function fieldsEndOf(frame: Uint8Array): number {
+  return routingFixedBytes + (((frame[6] as number) << 8) | (frame[7] as number));
 }
 
 function resourceField(frame: Uint8Array, at: number, next: number, name: string): Uint8Array {
@@ -265,7 +270,7 @@ export function withField(frame: Uint8Array, key: number, field: Uint8Array): Ui
 
 /** As `withField`: `fields`, encoded, come first, and those that have one of `keys` are left out. */
 export function withFields(frame: Uint8Array, keys: readonly number[], fields: Uint8Array): Uint8Array {
-  const fieldsEnd = routingFixedBytes + (((frame[6] as number) << 8) | (frame[7] as number));
+  const fieldsEnd = fieldsEndOf(frame);
   const kept: Uint8Array[] = [];
   let length = fields.length;
   for (let at = routingFixedBytes; at < fieldsEnd; ) {

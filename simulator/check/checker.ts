@@ -291,7 +291,7 @@ export class Checker implements Observer {
           this.#violated("2", event.atMs, `${what} without memory, and nothing went wrong`);
         return;
       case "state":
-        if (event.from !== lastOpen?.object && !isOpenedAgain(event, resource.lastRun, lastOpen, lastClose)) {
+        if (event.from !== lastOpen?.object && !isOpenedAgain(event, lastRun, lastOpen, lastClose)) {
           this.#violated("2", event.atMs, `${what} with the state of object ${event.from}, after ${before}`);
         } else if (lastRun !== undefined && lastRun.object === event.from && lastRun.run !== event.lastRun) {
           this.#violated(

@@ -439,7 +439,7 @@ export class Faults {
   #leaderLost(): boolean {
     const { random } = this.#world;
     const cluster = this.#cluster;
-    const { apiServer, operatorMachine } = cluster;
+    const { apiServer } = cluster;
     if (!cluster.operator.process.isAlive) return false;
     apiServer.unansweredWriteRate = 1;
     const place = this.#somePlace();
@@ -453,10 +453,7 @@ export class Faults {
     this.#world.after(crashAfterMs, () => {
       if (isOver) return;
       apiServer.unansweredWriteRate = random.chance(0.7) ? 0 : 0.5;
-      cluster.operator.kill();
-      const apart = cluster.instances.filter(() => random.chance(0.5)).map(({ machine }) => machine);
-      heal = this.#silence(apart.flatMap((a) => [[a, operatorMachine] as const, [operatorMachine, a] as const]));
-      this.#world.after(random.between(20, 400), () => cluster.restartOperator());
+      heal = this.#replaceOperator(cluster.instances);
     });
     return this.#begin("leader and its writes lost", "", crashAfterMs + random.between(1000, 8000), () => {
       isOver = true;
@@ -471,20 +468,13 @@ export class Faults {
   #appAndLeaderCrash(place: Place): boolean {
     const { random } = this.#world;
     const cluster = this.#cluster;
-    const { operatorMachine } = cluster;
     if (!cluster.operator.process.isAlive || !place.app.process.isAlive) return false;
     const provenAfterMs = random.between(5, 100);
     cluster.killApp(place, provenAfterMs);
     let heal = () => {};
     let isOver = false;
     this.#world.after(provenAfterMs + random.between(5, 600), () => {
-      if (isOver) return;
-      cluster.operator.kill();
-      const apart = cluster.instances.filter((each) => each !== place && random.chance(0.5));
-      heal = this.#silence(
-        apart.flatMap(({ machine }) => [[machine, operatorMachine] as const, [operatorMachine, machine] as const]),
-      );
-      this.#world.after(random.between(20, 400), () => cluster.restartOperator());
+      if (!isOver) heal = this.#replaceOperator(cluster.instances.filter((each) => each !== place));
     });
     return this.#begin("app crash and its leader's", place.instance, random.between(1500, 6000), () => {
       isOver = true;
@@ -494,19 +484,24 @@ export class Faults {
     });
   }
 
+  /** It crashes, and another one comes soon, whom some of `places` do not reach until that is healed. */
+  #replaceOperator(places: readonly Place[]): () => void {
+    const { random } = this.#world;
+    const cluster = this.#cluster;
+    cluster.operator.kill();
+    const apart = places.filter(() => random.chance(0.5));
+    const heal = this.#isolate(cluster.operatorMachine, machinesOf(apart));
+    this.#world.after(random.between(20, 400), () => cluster.restartOperator());
+    return heal;
+  }
+
   /** It is far from its agent, and callers who hear of no fence are near. */
   #crashWithWords(place: Place): boolean {
     const { random } = this.#world;
     const cluster = this.#cluster;
-    const { operatorMachine } = cluster;
     if (!place.app.process.isAlive) return false;
     cluster.slowWithin(place, random.between(100, 800));
-    const heal = this.#silence(
-      cluster.callers.flatMap(({ machine }) => [
-        [machine, operatorMachine] as const,
-        [operatorMachine, machine] as const,
-      ]),
-    );
+    const heal = this.#isolate(cluster.operatorMachine, machinesOf(cluster.callers));
     const crashAfterMs = random.between(1000, 3000);
     let isOver = false;
     this.#world.after(crashAfterMs, () => {
@@ -658,4 +653,8 @@ export class Faults {
         .flatMap((other) => [[machine, other] as const, [other, machine] as const]),
     );
   }
+}
+
+function machinesOf(places: readonly Place[]): Machine[] {
+  return places.map(({ machine }) => machine);
 }

@@ -296,9 +296,7 @@ export class SlotHolder implements AppLinkOwner {
     if (incarnation === undefined || this.#isSilent) return;
     this.#silenceTimer ??= clock.setTimer(() => {
       this.#silenceTimer = undefined;
-      for (const slot of this.#slots.values()) {
-        for (const relay of [...slot.relays]) if (relay.hasUnsent) relay.end(lapsed());
-      }
+      for (const slot of this.#slots.values()) dropUnsent(slot, lapsed());
       this.#silenceSoon();
     }, unsentMs);
     // Behind the writes of this turn.
@@ -357,8 +355,7 @@ export class SlotHolder implements AppLinkOwner {
     if (slot.state === "Draining") this.counters.moved++;
     this.#setState(slot, "Closed");
     slot.timer = this.#options.clock.setTimer(() => {
-      const error = slot.isAborted ? lapsed() : movedAway(slot.next);
-      for (const relay of [...slot.relays]) if (relay.hasUnsent) relay.end(error);
+      dropUnsent(slot, slot.isAborted ? lapsed() : movedAway(slot.next));
     }, unsentMs);
     this.#releaseSoon(slot);
   }
@@ -745,6 +742,11 @@ export class SlotHolder implements AppLinkOwner {
     this.#moves.close();
     this.#store.close();
   }
+}
+
+/** Ends what waits for its caller's credit. */
+function dropUnsent(slot: Slot, error: LeverError): void {
+  for (const relay of [...slot.relays]) if (relay.hasUnsent) relay.end(error);
 }
 
 const shutGate: Gate = { isOpen: false };
