@@ -6,20 +6,10 @@
 
 import { clockRateError } from "@leveros/protocol/control/lease.ts";
 import { describe, expect, it } from "vitest";
+import { seeded } from "../seeded-random.fixture.ts";
 import { type FakeHolder, LeaderWorld } from "./leader.fixture.ts";
 
 const slots = 24;
-
-/** Mulberry32. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 class Chaos {
   readonly world: LeaderWorld;

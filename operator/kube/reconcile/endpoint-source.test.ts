@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { seeded } from "../../core/seeded-random.fixture.ts";
 import type { InstanceKey, SourceInstance } from "../../core/service-registry.ts";
 import { EndpointSource, isFoundNotReady, type ProcessStarts } from "./endpoint-source.ts";
 import type { Pod } from "./kubernetes-object.ts";
@@ -248,17 +249,6 @@ describe("a process's end", () => {
 });
 
 // ------------------------------------------------------------------ random sequences
-
-/** Mulberry32. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Life {
   readonly startedMs: number;

@@ -4,31 +4,16 @@
  */
 
 import type { LeverServiceStatus } from "../../api/v1alpha1/lever-service.ts";
+import type { OwnerReference, ObjectMeta as ServedMeta } from "../kube-object.ts";
 
 /** As the API writes it (RFC 3339, whole seconds), or as a client has parsed it. */
 export type Timestamp = string | Date;
 
-export interface OwnerReference {
-  readonly apiVersion: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly uid: string;
-  readonly controller?: boolean;
-  readonly blockOwnerDeletion?: boolean;
-}
-
-export interface ObjectMeta {
-  readonly name?: string;
-  readonly namespace?: string;
-  readonly uid?: string;
-  readonly generation?: number;
-  readonly resourceVersion?: string;
-  readonly labels?: Readonly<Record<string, string>>;
-  readonly annotations?: Readonly<Record<string, string>>;
-  readonly ownerReferences?: readonly OwnerReference[];
+/** As `kube-object.ts` has it, of a template perhaps without a name, and with times that a client may have parsed. */
+export type ObjectMeta = Partial<Omit<ServedMeta, "creationTimestamp" | "deletionTimestamp">> & {
   readonly creationTimestamp?: Timestamp;
   readonly deletionTimestamp?: Timestamp;
-}
+};
 
 export interface ObjectCondition {
   readonly type: string;
