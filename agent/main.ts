@@ -35,7 +35,8 @@ try {
     environment: required("LEVER_ENVIRONMENT"),
     service: required("LEVER_SERVICE"),
     instance: required("LEVER_INSTANCE"),
-    zone: process.env.LEVER_ZONE,
+    // Empty in a cluster that does not label its pods with their zone.
+    zone: process.env.LEVER_ZONE || undefined,
     operator: required("LEVER_OPERATOR"),
     socketPath: socket.slice("unix://".length),
     host: process.env.LEVER_HOST ?? "0.0.0.0",

@@ -6,6 +6,8 @@ import { movedRefusalsMax } from "@leveros/agent/core/retry/retry-policy.ts";
 import { lingerMsMax } from "@leveros/gateway/http/answer.ts";
 import { bodyBytesMaxDefault, defaultDoorLimits as door } from "@leveros/gateway/http/door.ts";
 import {
+  gracePeriodSecondsDefault,
+  gracePeriodSecondsMin,
   idleSecondsDefault,
   idleSecondsMax,
   timeoutMillisecondsMax,
@@ -105,6 +107,7 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "calls that run in an instance", value: count(service.inFlightPerInstance), setBy: "spec.limits.inFlightPerInstance", gives: "OVERLOADED; tried elsewhere" },
       { what: "channels open with an instance", value: count(service.channelsPerInstance), setBy: "spec.limits.channelsPerInstance", gives: "OVERLOADED; tried elsewhere" },
       { what: "time of a call whose caller sets none", value: time(methods[0]?.timeoutMs ?? 0), setBy: `spec.methods, at most ${time(timeoutMillisecondsMax)}`, gives: "DEADLINE_EXCEEDED" },
+      { what: "time that an instance has to end", value: time(gracePeriodSecondsDefault * 1000), setBy: `spec.template.spec.terminationGracePeriodSeconds, at least ${time(gracePeriodSecondsMin * 1000)}`, gives: "what runs still is killed" },
     ],
   ],
   [

@@ -1,5 +1,5 @@
 /**
- * The CustomResourceDefinition of `LeverService`, generated from the zod schemas.
+ * The CustomResourceDefinitions of Lever's kinds, generated from the zod schemas.
  *
  * A CRD takes JSON Schema in Kubernetes' structural form only, so this turns the one into the other: additional
  * properties are not forbidden but pruned (or, under strict field validation, which kubectl asks for, refused), maps of
@@ -7,10 +7,87 @@
  */
 
 import { Document } from "yaml";
-import { type FieldSchema, serviceFieldSchema, statusFieldSchema } from "./field-schema.ts";
+import { type FieldSchema, serviceFieldSchema, statusFieldSchema, tableFieldSchema } from "./field-schema.ts";
+import { leverEndpointTableKind } from "./v1alpha1/lever-endpoint-table.ts";
 import { apiGroup, leverServiceKind } from "./v1alpha1/lever-service.ts";
 
-export const crdFile = "crds/leveros.dev_leverservices.yaml";
+/** A kind as the API server is told of it. */
+export interface CustomKind {
+  readonly kind: string;
+  readonly plural: string;
+  readonly shortName: string;
+  readonly description: string;
+  /** Of the whole object, as it is written. */
+  readonly schema: FieldSchema;
+  /** Undefined: the kind has no status. */
+  readonly status?: FieldSchema;
+  /** Has replicas: the scale subresource. */
+  readonly isScalable: boolean;
+  readonly columns: readonly PrinterColumn[];
+}
+
+interface PrinterColumn {
+  readonly name: string;
+  readonly type: "string" | "integer" | "date";
+  readonly jsonPath: string;
+  readonly description: string;
+  /** 1: with `-o wide` only. */
+  readonly priority?: 1;
+}
+
+const age: PrinterColumn = {
+  name: "Age",
+  type: "date",
+  jsonPath: ".metadata.creationTimestamp",
+  description: "Time since it was created.",
+};
+
+const ready = (field: "status" | "reason") => `.status.conditions[?(@.type=="Ready")].${field}`;
+
+export const customKinds: readonly CustomKind[] = [
+  {
+    kind: leverServiceKind,
+    plural: "leverservices",
+    shortName: "lsvc",
+    description: "A service that others call by its name: what runs it, and what callers may assume about it.",
+    schema: serviceFieldSchema,
+    status: statusFieldSchema,
+    isScalable: true,
+    columns: [
+      { name: "Ready", type: "string", jsonPath: ready("status"), description: "Whether it takes calls." },
+      {
+        name: "Instances",
+        type: "integer",
+        jsonPath: ".status.readyReplicas",
+        description: "Instances that take calls.",
+      },
+      { name: "Desired", type: "integer", jsonPath: ".spec.replicas", description: "Instances that are wanted." },
+      { name: "Reason", type: "string", jsonPath: ready("reason"), description: "Why it is not Ready.", priority: 1 },
+      age,
+    ],
+  },
+  {
+    kind: leverEndpointTableKind,
+    plural: "leverendpointtables",
+    shortName: "lept",
+    description:
+      "What callers know of a LeverService: its instances, and which of them holds which slots. Written by the operator " +
+      "only; it goes with the service.",
+    schema: tableFieldSchema,
+    isScalable: false,
+    columns: [
+      { name: "Serving", type: "integer", jsonPath: ".servingInstances", description: "Instances that take calls." },
+      { name: "Held", type: "integer", jsonPath: ".heldSlots", description: "Slots that an instance holds." },
+      { name: "Version", type: "integer", jsonPath: ".version", description: "Rises with each change.", priority: 1 },
+      age,
+    ],
+  },
+];
+
+/** From the repository's root. */
+export function crdFile({ plural }: CustomKind): string {
+  return `crds/${apiGroup}_${plural}.yaml`;
+}
 
 interface StructuralSchema {
   [keyword: string]: unknown;
@@ -67,11 +144,21 @@ function structural(schema: FieldSchema): StructuralSchema {
   return result;
 }
 
-export function leverServiceCrd(): unknown {
-  const service = structural(serviceFieldSchema);
-  const { metadata, spec } = service.properties as { [name: string]: StructuralSchema };
-  const name = metadata?.properties?.["name"];
-  const plural = "leverservices";
+/** The definition of `kind`, as an object of Kubernetes. */
+export function customResourceDefinition(kind: CustomKind): unknown {
+  const { plural, status } = kind;
+  const { type, required = [], properties = {}, ...rest } = structural(kind.schema);
+  const { apiVersion: _, kind: __, metadata, ...fields } = properties;
+  const subresources = {
+    ...(status === undefined ? {} : { status: {} }),
+    ...(kind.isScalable && {
+      scale: {
+        specReplicasPath: ".spec.replicas",
+        statusReplicasPath: ".status.replicas",
+        labelSelectorPath: ".status.selector",
+      },
+    }),
+  };
   return {
     apiVersion: "apiextensions.k8s.io/v1",
     kind: "CustomResourceDefinition",
@@ -80,11 +167,11 @@ export function leverServiceCrd(): unknown {
       group: apiGroup,
       scope: "Namespaced",
       names: {
-        kind: leverServiceKind,
-        listKind: `${leverServiceKind}List`,
+        kind: kind.kind,
+        listKind: `${kind.kind}List`,
         plural,
-        singular: "leverservice",
-        shortNames: ["lsvc"],
+        singular: kind.kind.toLowerCase(),
+        shortNames: [kind.shortName],
         categories: ["lever"],
       },
       versions: [
@@ -92,51 +179,30 @@ export function leverServiceCrd(): unknown {
           name: "v1alpha1",
           served: true,
           storage: true,
-          subresources: {
-            status: {},
-            scale: {
-              specReplicasPath: ".spec.replicas",
-              statusReplicasPath: ".status.replicas",
-              labelSelectorPath: ".status.selector",
-            },
-          },
-          additionalPrinterColumns: [
-            printerColumn(
-              "Ready",
-              "string",
-              '.status.conditions[?(@.type=="Ready")].status',
-              "Whether it takes calls.",
-            ),
-            printerColumn("Instances", "integer", ".status.readyReplicas", "Instances that take calls."),
-            printerColumn("Desired", "integer", ".spec.replicas", "Instances that are wanted."),
-            {
-              ...printerColumn(
-                "Reason",
-                "string",
-                '.status.conditions[?(@.type=="Ready")].reason',
-                "Why it is not Ready.",
-              ),
-              priority: 1,
-            },
-            printerColumn("Age", "date", ".metadata.creationTimestamp", "Time since it was created."),
-          ],
+          ...(Object.keys(subresources).length > 0 && { subresources }),
+          additionalPrinterColumns: kind.columns,
           schema: {
             openAPIV3Schema: {
-              description:
-                "A service that others call by its name: what runs it, and what callers may assume about it.",
-              type: "object",
-              required: ["spec"],
+              description: kind.description,
+              type,
+              // The API server has seen to these before it looks at the schema.
+              ...withoutEmpty(required as string[]),
               properties: {
                 apiVersion: { description: "The version of this schema.", type: "string" },
                 kind: { description: "The kind of this object.", type: "string" },
                 // A CRD may say of metadata no more than what its name is.
                 metadata: {
                   type: "object",
-                  properties: { name: pick(name, ["type", "pattern", "minLength", "maxLength"]) },
+                  properties: {
+                    name: pick(metadata?.properties?.["name"], ["type", "pattern", "minLength", "maxLength"]),
+                  },
                 },
-                spec,
-                status: { description: "What is. Written by the operator only.", ...structural(statusFieldSchema) },
+                ...fields,
+                ...(status && {
+                  status: { description: "What is. Written by the operator only.", ...structural(status) },
+                }),
               },
+              ...rest,
             },
           },
         },
@@ -145,17 +211,18 @@ export function leverServiceCrd(): unknown {
   };
 }
 
-function printerColumn(name: string, type: string, jsonPath: string, description: string) {
-  return { name, type, jsonPath, description };
+function withoutEmpty(required: readonly string[]): { required?: string[] } {
+  const asked = required.filter((name) => !["apiVersion", "kind", "metadata"].includes(name));
+  return asked.length === 0 ? {} : { required: asked };
 }
 
 function pick(schema: StructuralSchema | undefined, keywords: readonly string[]): StructuralSchema {
   return Object.fromEntries(keywords.map((keyword) => [keyword, schema?.[keyword]]));
 }
 
-/** The text of `crdFile`. */
-export function printLeverServiceCrd(): string {
-  const document = new Document(leverServiceCrd(), { aliasDuplicateObjects: false });
+/** The text of the kind's `crdFile`. */
+export function printCustomResourceDefinition(kind: CustomKind): string {
+  const document = new Document(customResourceDefinition(kind), { aliasDuplicateObjects: false });
   document.commentBefore = " Generated from operator/api/v1alpha1: npx node operator/api/print-crd.ts";
   return document.toString({ lineWidth: 0 });
 }

@@ -1,9 +1,10 @@
 /**
- * The schema of `LeverService` as JSON Schema over what people write (before defaults), and questions to it by path:
+ * The schemas of Lever's kinds as JSON Schema over what people write (before defaults), and questions to it by path:
  * which fields there are, what a field expects. Problems, the CRD and the tests' list of fields all read this one.
  */
 
 import * as z from "zod";
+import { leverEndpointTableSchema } from "./v1alpha1/lever-endpoint-table.ts";
 import { leverServiceSchema, leverServiceStatusSchema } from "./v1alpha1/lever-service.ts";
 
 /** A cross-field rule without its refinement. */
@@ -49,6 +50,7 @@ export type FieldPath = readonly (string | number)[];
 
 export const serviceFieldSchema = z.toJSONSchema(leverServiceSchema, { io: "input" }) as FieldSchema;
 export const statusFieldSchema = z.toJSONSchema(leverServiceStatusSchema, { io: "input" }) as FieldSchema;
+export const tableFieldSchema = z.toJSONSchema(leverEndpointTableSchema, { io: "input" }) as FieldSchema;
 
 /** The schema of the field at `path`, or undefined where the schema says nothing. */
 export function schemaAt(root: FieldSchema, path: FieldPath): FieldSchema | undefined {

@@ -102,6 +102,47 @@ export const invalidManifests: readonly InvalidManifest[] = [
     ".metadata.annotations",
     "{ metadata: { annotations: «1 }, spec: { containers: [{ name: app }] } }",
   ),
+  ...["initContainers", "volumes"].flatMap((list) => {
+    const inList = (rule: string, field: string, items: string) =>
+      inTemplate(rule, `.spec.${list}${field}`, `{ spec: { containers: [{ name: app }], ${list}: ${items} } }`);
+    const max = list === "volumes" ? 128 : 32;
+    return [
+      inList("field-type", "", "«{ name: setup }"),
+      inList("field-value", "", `«[${Array.from({ length: max + 1 }, (_, i) => `{ name: n${i} }`).join(", ")}]`),
+      inList("field-type", "[0]", "[«setup]"),
+      inList("field-required", "[0].name", "[«{ image: a }]"),
+      inList("field-value", "[0].name", "[{ name: «my_setup }]"),
+      inList("list-map", "[1].name", "[{ name: setup }, { name: «setup }]"),
+    ];
+  }),
+  inTemplate("agent-container-name", ".spec.containers", "{ spec: { containers: «[{ name: lever-agent }] } }"),
+  inTemplate(
+    "agent-init-container-name",
+    ".spec.initContainers",
+    "{ spec: { containers: [{ name: app }], initContainers: «[{ name: a }, { name: lever-agent }] } }",
+  ),
+  ...["lever-agent", "lever-agent-token"].map((name) =>
+    inTemplate(
+      "agent-volume-name",
+      ".spec.volumes",
+      `{ spec: { containers: [{ name: app }], volumes: «[{ name: data }, { name: ${name}, emptyDir: {} }] } }`,
+    ),
+  ),
+  inTemplate("no-host-network", ".spec.hostNetwork", "{ spec: { containers: [{ name: app }], hostNetwork: «true } }"),
+  inTemplate("field-type", ".spec.hostNetwork", '{ spec: { containers: [{ name: app }], hostNetwork: «"false" } }'),
+  ...[
+    ["grace-above-drain", "«9"],
+    ["grace-above-drain", "«0"],
+    ["field-value", "«-1"],
+    ["field-type", "«30s"],
+    ["field-type", "«12.5"],
+  ].map(([rule, grace]) =>
+    inTemplate(
+      rule as string,
+      ".spec.terminationGracePeriodSeconds",
+      `{ spec: { containers: [{ name: app }], terminationGracePeriodSeconds: ${grace} } }`,
+    ),
+  ),
   inTemplate("field-required", ".spec.containers", "{ spec: «{ volumes: [] } }"),
   inTemplate("field-type", ".spec.containers", "{ spec: { containers: «{ name: app } } }"),
   inTemplate("field-value", ".spec.containers", "{ spec: { containers: «[] } }"),
@@ -282,6 +323,41 @@ export const invalidManifests: readonly InvalidManifest[] = [
   inSpec("field-value", "spec.limits.channelsPerInstance", "limits: { channelsPerInstance: «0 }"),
   inSpec("field-value", "spec.limits.channelsPerInstance", "limits: { channelsPerInstance: «10001 }"),
   inSpec("field-type", "spec.limits.channelsPerInstance", "limits: { channelsPerInstance: «true }"),
+
+  inSpec("field-type", "spec.agent", "agent: «Sidecar"),
+  inSpec("unknown-field", "spec.agent.mode", "agent: { «mode: Sidecar }"),
+  inSpec("field-type", "spec.agent.resources", "agent: { resources: «64Mi }"),
+  inSpec("unknown-field", "spec.agent.resources.claims", "agent: { resources: { «claims: [] } }"),
+  ...["requests", "limits"].flatMap((list) => {
+    const inList = (rule: string, field: string, text: string) =>
+      inSpec(rule, `spec.agent.resources.${list}${field}`, `agent: { resources: { ${list}: ${text} } }`);
+    return [
+      inList("field-type", "", "«64Mi"),
+      inList("unknown-field", ".storage", "{ «storage: 1Gi }"),
+      inList("field-type", ".cpu", "{ cpu: «0.5 }"),
+      inList("field-type", ".cpu", "{ cpu: «[1] }"),
+      inList("field-value", ".cpu", "{ cpu: «20mm }"),
+      inList("field-value", ".cpu", '{ cpu: «"-1" }'),
+      inList("quantity-range", ".cpu", "{ cpu: «0 }"),
+      inList("quantity-range", ".cpu", "{ cpu: «65 }"),
+      inList("quantity-range", ".cpu", "{ cpu: «64001m }"),
+      inList("field-type", ".memory", "{ memory: «{} }"),
+      inList("field-value", ".memory", "{ memory: «64MB }"),
+      inList("field-value", ".memory", "{ memory: «1.5Gi }"),
+      inList("quantity-range", ".memory", `{ memory: «${list === "limits" ? "63Mi" : "1023Ki"} }`),
+      inList("quantity-range", ".memory", "{ memory: «17Gi }"),
+    ];
+  }),
+  inSpec(
+    "agent-cpu-limit",
+    "spec.agent.resources.limits.cpu",
+    "agent: { resources: { requests: { cpu: 1 }, limits: { cpu: «999m } } }",
+  ),
+  inSpec(
+    "agent-memory-limit",
+    "spec.agent.resources.limits.memory",
+    "agent: { resources: { requests: { memory: 128Mi }, limits: { memory: «127Mi } } }",
+  ),
 ];
 
 /** Two manifests of one service, each valid; `«` as above, in the second, which is refused where the first is there. */

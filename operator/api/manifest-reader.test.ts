@@ -99,6 +99,15 @@ describe("a valid manifest", () => {
     ],
     ["the most ownership", "ownership: { slots: 4096, onUncertain: Serve, leaseSeconds: 300, idleSeconds: 604800 }"],
     ["ownership as it comes", "ownership: {}"],
+    ["the agent as it comes", "agent: {}\n  replicas: 1"],
+    [
+      "the agent's resources",
+      "agent: { resources: { requests: { cpu: 20m, memory: 64Mi }, limits: { memory: 128Mi } } }",
+    ],
+    [
+      "equal requests and limits",
+      'agent: { resources: { requests: { cpu: "0.5" }, limits: { cpu: 500m, memory: 64Mi } } }',
+    ],
     ["a field without a value", "replicas:\n  limits:\n  methods:"],
     ["a method's name of any kind", "methods: [{ name: joinChan }, { name: $a_1 }, { name: '*' }]"],
   ])("%s", (_, fields) => {
@@ -136,6 +145,20 @@ items:
     expect(problems).toEqual([]);
     expect(services.map((service) => service.metadata)).toEqual([{ name: "chat", namespace: "shop", annotations: {} }]);
     expect(services[0]).not.toHaveProperty("status");
+  });
+
+  test("with a pod template that Kubernetes uses more of", () => {
+    const pod =
+      "{ terminationGracePeriodSeconds: 10, hostNetwork: false, volumes: [{ name: data, emptyDir: {} }], " +
+      "initContainers: [{ name: setup, image: a, restartPolicy: Always }], " +
+      "containers: [{ name: app, lifecycle: { preStop: { sleep: { seconds: 1 } } } }] }";
+    const { services, problems } = read(minimal.replace("{ containers: [{ name: app }] }", pod));
+    expect(problems.map(formatProblem)).toEqual([]);
+    expect(services[0]?.spec.template.spec).toMatchObject({
+      initContainers: [{ restartPolicy: "Always" }],
+      volumes: [{ emptyDir: {} }],
+      containers: [{ lifecycle: { preStop: { sleep: { seconds: 1 } } } }],
+    });
   });
 
   test("as JSON, with a byte order mark, with Windows' line ends", () => {
@@ -306,6 +329,14 @@ describe("a problem's text", () => {
 });
 
 describe("several documents", () => {
+  test("that the operator writes are skipped, as any other kind", () => {
+    const { skipped, problems } = read(
+      `${minimal}---\napiVersion: leveros.dev/v1alpha1\nkind: LeverEndpointTable\nmetadata: { name: chat }\nversion: 7\n`,
+    );
+    expect(problems).toEqual([]);
+    expect(skipped).toMatchObject([{ kind: "LeverEndpointTable", name: "chat" }]);
+  });
+
   test("of other kinds are skipped, each with its line; empty ones are nothing", () => {
     const { services, skipped, problems } = read(
       `# only a comment\n---\n---\n${minimal}---\napiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec: { a: 1, a: 2 }\n---\n# end\n---\napiVersion: apps/v1\nkind: Deployment\n`,

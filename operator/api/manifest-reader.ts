@@ -19,6 +19,7 @@ import {
   shorten,
 } from "./manifest-problem.ts";
 import type { CrossFieldRule } from "./v1alpha1/cross-field-rule.ts";
+import { leverEndpointTableKind } from "./v1alpha1/lever-endpoint-table.ts";
 import {
   apiGroup,
   apiVersion,
@@ -176,8 +177,8 @@ class Collector {
     }
     if (kind === "List" || kind === `${leverServiceKind}List`) return this.#addList(subject);
     if (kind === leverServiceKind) return this.#addService(subject, version);
-    if (version.split("/")[0] === apiGroup) {
-      const remedy = "This release has no other kind.";
+    if (version.split("/")[0] === apiGroup && kind !== leverEndpointTableKind) {
+      const remedy = "This release has no other kind that is written by people.";
       this.#problem(subject, "unknown-kind", ["kind"], shorten(kind), leverServiceKind, remedy);
       return;
     }

@@ -1,6 +1,8 @@
-/** Writes the CustomResourceDefinition that is generated from the schema into its file: `npx node operator/api/print-crd.ts`. */
+/** Writes the CustomResourceDefinitions that are generated from the schemas: `npx node operator/api/print-crd.ts`. */
 
 import { writeFileSync } from "node:fs";
-import { crdFile, printLeverServiceCrd } from "./crd.ts";
+import { crdFile, customKinds, printCustomResourceDefinition } from "./crd.ts";
 
-writeFileSync(new URL(`../../${crdFile}`, import.meta.url), printLeverServiceCrd());
+for (const kind of customKinds) {
+  writeFileSync(new URL(`../../${crdFile(kind)}`, import.meta.url), printCustomResourceDefinition(kind));
+}

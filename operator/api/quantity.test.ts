@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { formatBytes, quantityBytes } from "./quantity.ts";
+import { formatBytes, quantityBytes, quantityMillis } from "./quantity.ts";
 
 // The verdicts are those of the API server's own quantity library over the generated CRD.
 test.each([
@@ -63,4 +63,20 @@ test("what formatBytes prints is read as the same number", () => {
     }),
   );
   expect([1024, 1536, 1024 ** 2, 5 * 1024 ** 3, 1000].map(formatBytes)).toEqual(["1Ki", "1536", "1Mi", "5Gi", "1000"]);
+});
+
+test.each([
+  ["1", 1000],
+  ["0.5", 500],
+  ["0.125", 125],
+  ["20m", 20],
+  ["64000m", 64_000],
+  [2, 2000],
+  ["0", 0],
+])("%s is %i thousandths of a processor", (text, millis) => {
+  expect(quantityMillis(text)).toBe(millis);
+});
+
+test.each(["", "m", ".5", "0.5m", "-1", "1.", "1e3", "1Ki", 0.5555])("%j is no quantity of processors", (text) => {
+  expect(quantityMillis(text)).toBe(undefined);
 });

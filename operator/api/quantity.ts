@@ -1,5 +1,5 @@
 /**
- * Kubernetes quantities of bytes: `1Mi`, `500k`, `2e6`, `1048576`.
+ * Kubernetes quantities of bytes: `1Mi`, `500k`, `2e6`, `1048576`; and of processors: `2`, `0.5`, `20m`.
  *
  * The grammar is that of k8s.io/apimachinery/pkg/api/resource without fractions (`1.5Mi`, `100m`): a number of bytes is
  * whole, and the API server's own rules count fractions as no integers.
@@ -32,6 +32,16 @@ export function quantityBytes(quantity: string | number): number | undefined {
   const factor = factors[suffix] ?? (suffix === "" ? 1n : 10n ** BigInt(suffix.replace(/^[eE]\+?/, "")));
   const bytes = Number(BigInt(digits) * factor);
   return Number.isSafeInteger(bytes) ? bytes : undefined;
+}
+
+/** The same for zod, the CRD and the parser. */
+export const cpuQuantityPattern = /^([0-9]{1,6}(\.[0-9]{1,3})?|[0-9]{1,9}m)$/;
+
+/** Thousandths of a processor, or undefined for what is no such quantity. */
+export function quantityMillis(quantity: string | number): number | undefined {
+  const text = String(quantity);
+  if (!cpuQuantityPattern.test(text)) return undefined;
+  return text.endsWith("m") ? Number(text.slice(0, -1)) : Math.round(Number(text) * 1000);
 }
 
 /** The shortest exact form with a binary suffix: `16Mi`, `1536`. */

@@ -88,6 +88,21 @@ describe("an instance", () => {
     expect(state()).toBe("Draining");
   });
 
+  it("is Unreachable while its source finds it not ready, whatever its agent says", () => {
+    const { registry, state } = make();
+    registry.upsertInstance({ ...key, isNotReady: true });
+    expect(state()).toBe("Starting");
+    const link = registry.connect(report, () => {});
+    link.registered(registration);
+    expect(state()).toBe("Unreachable");
+    registry.upsertInstance(key);
+    expect(state()).toBe("Serving");
+    registry.upsertInstance({ ...key, isNotReady: true });
+    expect(state()).toBe("Unreachable");
+    registry.upsertInstance({ ...key, isNotReady: true, isDraining: true });
+    expect(state()).toBe("Draining");
+  });
+
   it("whose agent comes back and says nothing is not believed for longer than the grace", () => {
     const { clock, registry, state } = make();
     registry.upsertInstance(key);

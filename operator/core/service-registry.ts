@@ -3,7 +3,7 @@
  * says what exists, the instances' agents say what is served, and this file puts the two together into the tables.
  *
  * Invariant: an instance is in the tables if and only if the source knows it; it is Serving only while its app is
- * registered with an agent that was heard of within the grace. What agents say of instances that the source does not
+ * registered with an agent that was heard of within the grace, and its source has not found it not ready. What agents say of instances that the source does not
  * know yet is held, at most `unknownInstancesMax` of them, and counts as soon as it does.
  */
 
@@ -27,6 +27,8 @@ export interface SourceInstance extends InstanceKey {
   readonly zone?: string;
   /** It is being stopped. */
   readonly isDraining?: boolean;
+  /** Who looks after it has found that it does not serve, whatever its agent says: it is Unreachable. */
+  readonly isNotReady?: boolean;
   /**
    * It served when the operator last ran, and still seems to: it stays Serving (an address is needed for that) until
    * its agent reports, or `restoredGraceMs` have passed. Looked at when the instance is new here.
@@ -372,6 +374,7 @@ export class AgentLink {
 function stateOf(known: Known): InstanceState {
   if (known.isLost) return "Unreachable";
   if (known.isDraining || known.source?.isDraining === true) return "Draining";
+  if (known.isRegistered && known.source?.isNotReady === true) return "Unreachable";
   return known.isRegistered ? "Serving" : "Starting";
 }
 

@@ -13,7 +13,7 @@ import {
 } from "@leveros/protocol/control/discovery.ts";
 import { leaseMsDefault, leaseMsMax, leaseMsMin } from "@leveros/protocol/control/lease.ts";
 import * as z from "zod";
-import { byteQuantityPattern, formatBytes, quantityBytes } from "../quantity.ts";
+import { byteQuantityPattern, cpuQuantityPattern, formatBytes, quantityBytes, quantityMillis } from "../quantity.ts";
 import { type ChangeRule, type CrossFieldRule, listMap, withChangeRules, withRules } from "./cross-field-rule.ts";
 
 export const apiGroup = "leveros.dev";
@@ -27,8 +27,22 @@ export const localNamespace = "dev";
 export const devCommandAnnotation = "leveros.dev/dev-command";
 export const devDirectoryAnnotation = "leveros.dev/dev-directory";
 
+/** The container that the operator adds to a service's pods; no other one may have its name. */
+export const agentContainerName = "lever-agent";
+/** The volumes that it adds: of the agent's socket, and of its token. */
+export const socketVolumeName = "lever-agent";
+export const tokenVolumeName = "lever-agent-token";
+
+/** Of a pod's grace period: what is left for the app (5 s) and its agent (2 s) to end, when the drain has had the rest. */
+export const endingSeconds = 7;
+/** So that there is time for a drain. */
+export const gracePeriodSecondsMin = 10;
+/** As Kubernetes has it. */
+export const gracePeriodSecondsDefault = 30;
+
 export const replicasMax = 1000;
 export const containersMax = 32;
+export const volumesMax = 128;
 export const envVariablesMax = 1000;
 export const methodsMax = 1000;
 export const timeoutMillisecondsMax = 3_600_000;
@@ -40,7 +54,7 @@ export const idleSecondsMax = 604_800;
 /** The entry of `spec.methods` for every method that has no entry of its own. */
 export const defaultMethodName = "*";
 
-const dnsLabel = z
+export const dnsLabel = z
   .string()
   .min(1)
   .max(63)
@@ -49,30 +63,55 @@ const dnsLabel = z
 
 const stringMap = z.record(z.string(), z.string());
 
-function quantity(bytesMin: number, bytesMax: number, defaultBytes: number, description: string) {
-  const min = formatBytes(bytesMin);
-  const max = formatBytes(bytesMax);
-  const expected = `a quantity of bytes from ${min} to ${max}, such as ${formatBytes(defaultBytes)}`;
+/** An integer, or a string with a unit: as the manifest says it. */
+function amount(
+  pattern: RegExp,
+  [min, max]: readonly [string, string],
+  amountOf: (value: string | number) => number | undefined,
+  [expected, remedy]: readonly [string, string],
+) {
+  const [least, most] = [amountOf(min), amountOf(max)] as [number, number];
   const inRange: CrossFieldRule<string | number> = {
     name: "quantity-range",
     path: [],
     holds(value) {
-      const bytes = quantityBytes(value);
-      return bytes !== undefined && bytes >= bytesMin && bytes <= bytesMax;
+      const found = amountOf(value);
+      return found !== undefined && found >= least && found <= most;
     },
     cel:
       "isQuantity(string(self)) && " +
       `quantity(string(self)).compareTo(quantity('${min}')) >= 0 && ` +
       `quantity(string(self)).compareTo(quantity('${max}')) <= 0`,
     message: expected,
-    remedy: "Write an integer, or digits with k, M, G, Ki, Mi or Gi.",
+    remedy,
   };
-  return withRules(z.union([z.int(), z.string().max(32).regex(byteQuantityPattern)]), [inRange])
-    .meta({ intOrString: true })
+  return withRules(z.union([z.int(), z.string().max(32).regex(pattern)]), [inRange]).meta({
+    intOrString: true,
+    expected,
+  });
+}
+
+function byteAmount(bytesMin: number, bytesMax: number, exampleBytes: number) {
+  const [min, max] = [formatBytes(bytesMin), formatBytes(bytesMax)];
+  return amount(byteQuantityPattern, [min, max], quantityBytes, [
+    `a quantity of bytes from ${min} to ${max}, such as ${formatBytes(exampleBytes)}`,
+    "Write an integer, or digits with k, M, G, Ki, Mi or Gi.",
+  ]);
+}
+
+function quantity(bytesMin: number, bytesMax: number, defaultBytes: number, description: string) {
+  const written = byteAmount(bytesMin, bytesMax, defaultBytes);
+  const { expected } = written.meta() as { expected: string };
+  return written
     .transform((value) => quantityBytes(value) ?? Number.NaN)
     .prefault(formatBytes(defaultBytes))
     .meta({ description, expected });
 }
+
+const cpuAmount = amount(cpuQuantityPattern, ["1m", "64"], quantityMillis, [
+  "a quantity of processors from 1m to 64, such as 20m or 0.5",
+  "Write digits with m for thousandths of a processor, or a number of processors; 0.5 needs quotes.",
+]);
 
 const keySelector = (kind: string) =>
   z.strictObject({
@@ -171,6 +210,65 @@ const container = z.looseObject({
     .describe("Sources of whole sets of environment variables; a later one wins, and env wins over all."),
 });
 
+const ownNames = "Lever adds one of that name to the pods. Rename yours.";
+
+const podSpec = withRules(
+  z.looseObject({
+    containers: listMap(container, "name", containersMax).min(1).describe("The pod's containers."),
+    initContainers: listMap(z.looseObject({ name: dnsLabel.describe("Name of the container.") }), "name", containersMax)
+      .optional()
+      .describe("What runs before the containers, or beside them. `lever dev` does not use them."),
+    volumes: listMap(z.looseObject({ name: dnsLabel.describe("Name of the volume.") }), "name", volumesMax)
+      .optional()
+      .describe("Volumes of the pod. `lever dev` does not use them."),
+    hostNetwork: z.boolean().optional().describe("Must not be true: each pod's agent needs ports of its own."),
+    terminationGracePeriodSeconds: z
+      .int()
+      .min(0)
+      .max(0x7fffffff)
+      .optional()
+      .describe(
+        `How long an instance may take to end, ${gracePeriodSecondsDefault} unless set. All but the last ` +
+          `${endingSeconds} seconds are for what it is doing, and for its resources to move away.`,
+      ),
+  }),
+  [
+    ...(["containers", "initContainers"] as const).map((list) => ({
+      name: list === "containers" ? "agent-container-name" : "agent-init-container-name",
+      path: [list],
+      holds: (pod: { [list in string]?: unknown }) =>
+        (pod[list] as { name: string }[] | undefined)?.every(({ name }) => name !== agentContainerName) ?? true,
+      cel: `!has(self.${list}) || !self.${list}.exists(c, c.name == '${agentContainerName}')`,
+      message: `no container that is named ${agentContainerName}`,
+      remedy: ownNames,
+    })),
+    {
+      name: "agent-volume-name",
+      path: ["volumes"],
+      holds: (pod) => pod.volumes?.every(({ name }) => name !== socketVolumeName && name !== tokenVolumeName) ?? true,
+      cel: `!has(self.volumes) || !self.volumes.exists(v, v.name in ['${socketVolumeName}', '${tokenVolumeName}'])`,
+      message: `no volume that is named ${socketVolumeName} or ${tokenVolumeName}`,
+      remedy: ownNames,
+    },
+    {
+      name: "no-host-network",
+      path: ["hostNetwork"],
+      holds: (pod) => pod.hostNetwork !== true,
+      cel: "!has(self.hostNetwork) || !self.hostNetwork",
+      message: "false",
+      remedy: "Remove it: on its node's network an instance could not have the agent's ports (3837, 3838) for itself.",
+    },
+    {
+      name: "grace-above-drain",
+      path: ["terminationGracePeriodSeconds"],
+      holds: ({ terminationGracePeriodSeconds: grace }) => grace === undefined || grace >= gracePeriodSecondsMin,
+      cel: `!has(self.terminationGracePeriodSeconds) || self.terminationGracePeriodSeconds >= ${gracePeriodSecondsMin}`,
+      message: `at least ${gracePeriodSecondsMin} seconds`,
+      remedy: `Give it more: the last ${endingSeconds} are for the processes to end, and what runs has only the rest to finish.`,
+    },
+  ],
+);
+
 const podTemplate = z.strictObject({
   metadata: z
     .looseObject({
@@ -179,11 +277,7 @@ const podTemplate = z.strictObject({
     })
     .optional()
     .describe("Metadata of the pods."),
-  spec: z
-    .looseObject({
-      containers: listMap(container, "name", containersMax).min(1).describe("The pod's containers."),
-    })
-    .describe("A PodSpec. Lever reads its containers; all other fields reach the pods as they are."),
+  spec: podSpec.describe("A PodSpec. Lever reads what is described here; all other fields reach the pods as they are."),
 });
 
 const method = withRules(
@@ -307,6 +401,59 @@ const ownership = z.strictObject({
     .describe("A resource that was not called, and has no channel open, for this long is closed."),
 });
 
+const agentMemoryMax = 16 * 1024 ** 3;
+
+const agentResources = withRules(
+  z.strictObject({
+    requests: z
+      .strictObject({
+        cpu: cpuAmount.optional().describe("Processors that are set aside for the agent of each instance."),
+        memory: byteAmount(1024 ** 2, agentMemoryMax, 64 * 1024 ** 2)
+          .optional()
+          .describe("Memory that is set aside for the agent of each instance."),
+      })
+      .optional()
+      .describe("What is set aside for the agent of each instance."),
+    limits: z
+      .strictObject({
+        cpu: cpuAmount.optional().describe("Processors that it may use; it is slowed down beyond that."),
+        memory: byteAmount(64 * 1024 ** 2, agentMemoryMax, 128 * 1024 ** 2)
+          .optional()
+          .describe("Memory that it may use; it is ended and started anew beyond that."),
+      })
+      .optional()
+      .describe("What the agent of each instance may use at most."),
+  }),
+  (["cpu", "memory"] as const).map((resource) => ({
+    name: `agent-${resource}-limit`,
+    path: ["limits", resource],
+    holds({ requests, limits }) {
+      const amountOf = resource === "cpu" ? quantityMillis : quantityBytes;
+      const [asked, most] = [requests?.[resource], limits?.[resource]];
+      return asked === undefined || most === undefined || (amountOf(most) ?? 0) >= (amountOf(asked) ?? 0);
+    },
+    cel:
+      ["requests", "limits"]
+        .map(
+          (field) =>
+            `!has(self.${field}) || !has(self.${field}.${resource}) || !isQuantity(string(self.${field}.${resource}))`,
+        )
+        .join(" || ") +
+      ` || quantity(string(self.limits.${resource})).compareTo(quantity(string(self.requests.${resource}))) >= 0`,
+    message: `at least requests.${resource}`,
+    remedy: "Raise the limit, or lower the request.",
+  })),
+);
+
+const agent = z.strictObject({
+  resources: agentResources
+    .optional()
+    .describe(
+      "Resources of the agent's container in each pod. Without it: those that the operator is configured with, " +
+        "20m and 64Mi, at most 128Mi, unless your administrator has changed them. `lever dev` does not use it.",
+    ),
+});
+
 const spec = withRules(
   z.strictObject({
     replicas: z.int().min(0).max(replicasMax).default(1).describe("Number of instances."),
@@ -327,6 +474,7 @@ const spec = withRules(
       .default([])
       .describe('What callers may assume about methods; a map by name, with "*" for all that have no entry.'),
     limits: limits.prefault({}).describe("Limits of each instance; what exceeds one is refused with a typed error."),
+    agent: agent.optional().describe("The agent in each pod."),
   }),
   [
     {
@@ -395,6 +543,9 @@ export const leverServiceStatusSchema = z.strictObject({
 /** A valid service with every default in place. Limits are numbers of bytes. */
 export type LeverService = z.output<typeof leverServiceSchema>;
 export type LeverServiceStatus = z.output<typeof leverServiceStatusSchema>;
+export type StatusCondition = z.output<typeof condition>;
+export type PodTemplate = z.output<typeof podTemplate>;
+export type AgentResources = z.output<typeof agentResources>;
 export type Container = z.output<typeof container>;
 export type EnvVariable = z.output<typeof envVariable>;
 export type EnvFromSource = z.output<typeof envFromSource>;
