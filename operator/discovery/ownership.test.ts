@@ -174,6 +174,8 @@ function identity(part: Partial<HolderIdentity> = {}): HolderIdentity {
     address: "127.0.0.1:4001",
     incarnation: "b.0.0",
     process: "p1",
+    appStartedAt: 2,
+    agentStartedAt: 1,
     isSilent: false,
     holds: [],
     released: [],

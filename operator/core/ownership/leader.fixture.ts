@@ -1,6 +1,7 @@
 /** A leader on virtual time, its store, and holders that obey the protocol, over links with a delay. */
 
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { ClockReading } from "@leveros/protocol/clock/lease-clock.ts";
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
 import type { OwnershipPolicy, SlotRow } from "@leveros/protocol/control/discovery.ts";
 import { leaseMsDefault, leaseTimes, renewalIntervalMs } from "@leveros/protocol/control/lease.ts";
@@ -114,6 +115,8 @@ export class LeaderWorld {
   readonly errors: unknown[] = [];
   wallOffsetMs = 1_000_000;
   readonly known = new Set<string>();
+  /** What the leader is told of its own lease. */
+  isLeaderAt: (reading: ClockReading) => boolean = () => true;
   /** Slot → the highest epoch under which anybody has opened it. */
   readonly opened = new Map<number, number>();
   /** Grants that promised something that cannot be. */
@@ -154,6 +157,7 @@ export class LeaderWorld {
       },
       random: this.random,
       store: this.store,
+      isLeaderAt: (reading) => this.isLeaderAt(reading),
       onSlots: (_environment, _service, rows) => {
         if (this.leader !== leader) return;
         for (const row of rows) this.#show(row);
@@ -210,7 +214,8 @@ export class LeaderWorld {
 
   /** Of its app and of its agent. */
   processesEnded(instance: string): void {
-    for (const process of ["app", "agent"] as const) this.leader.processEnded("dev", "chat", instance, process);
+    const key = { environment: "dev", service: "chat", instance };
+    for (const process of ["app", "agent"] as const) this.leader.processEnded(key, process);
   }
 
   row(slot: number): SlotRow {
@@ -252,6 +257,9 @@ export class LeaderWorld {
 }
 
 export interface FakeHolderOptions {
+  /** When its app and its agent began, 2 and 1 unless set. */
+  readonly appStartedAt?: number;
+  readonly agentStartedAt?: number;
   /** How fast its clock goes. */
   readonly rate?: number;
   /** How old the app's answer is in each renewal, on its clock. */
@@ -350,6 +358,8 @@ export class FakeHolder {
       address: this.address,
       incarnation: this.incarnation,
       process: this.process,
+      appStartedAt: this.options.appStartedAt ?? 2,
+      agentStartedAt: this.options.agentStartedAt ?? 1,
       isSilent: !this.#hasApp,
       holds: [...this.holds].map(([slot, { epoch, isDraining }]) => ({ slot, epoch, isDraining })),
       released: this.released,
