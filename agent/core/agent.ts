@@ -98,8 +98,11 @@ export interface AgentOwnershipOptions {
   readonly leaseClock: LeaseClock;
   /** `host:port` where other agents reach this one. */
   readonly address: string;
-  /** A started session with the operator's leader, on the dialer's side, which belongs to the agent from then on. */
-  dialLeader(): Promise<Session>;
+  /**
+   * A started session with the replica of the operator that is said to lead (`host:port`), or else with any, on the
+   * dialer's side, which belongs to the agent from then on.
+   */
+  dialLeader(leader: string | undefined): Promise<Session>;
 }
 
 /** What a session belongs to. */
@@ -179,7 +182,7 @@ export class Agent implements LinkHost {
         instance,
         host: this,
         runtime,
-        dialLeader: () => ownership.dialLeader(),
+        dialLeader: (leader) => ownership.dialLeader(leader),
         handOverBytesMax: this.limits.handOverBytesMax,
         onLeaving: () => this.#appDrains(),
         onEmpty: () => this.#checkIdle(),

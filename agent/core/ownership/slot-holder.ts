@@ -50,8 +50,8 @@ export interface SlotHolderOptions {
   readonly instance: string;
   /** `host:port` where other agents reach this one. */
   readonly address: string;
-  /** A started session with the operator's leader, on the dialer's side. */
-  dialLeader(): Promise<Session>;
+  /** A started session with the operator's leader, if this is it (undefined: with any replica), on the dialer's side. */
+  dialLeader(leader: string | undefined): Promise<Session>;
   /** For connections with the agents that held slots before. */
   readonly host: LinkHost;
   readonly runtime: CallerRuntime;
@@ -397,7 +397,7 @@ export class SlotHolder implements AppLinkOwner {
     const leader = new LeaderLink({
       clock,
       random,
-      dial: () => dialLeader(),
+      dial: (to) => dialLeader(to),
       identity: () => this.#identity(name, app.process, appStartedAt, lease),
       onOpen: () => this.#onLeaderOpen(name),
       onMessage: (message) => {

@@ -14,7 +14,7 @@ import type {
   SlotOrigin,
 } from "@leveros/protocol/control/ownership.ts";
 import type { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { type HolderLink, OwnershipLeader } from "./leader.ts";
+import { type HolderLine, OwnershipLeader } from "./leader.ts";
 import { MemorySlotStore, type SlotStore, type SlotTableContent, type StoredSlotTable } from "./slot-store.ts";
 
 export const policyOf = (slots: number, part: Partial<OwnershipPolicy> = {}): OwnershipPolicy => ({
@@ -308,7 +308,7 @@ export class FakeHolder {
   isLeaving = false;
   #isCutOff = false;
   #hasApp = true;
-  #link: HolderLink | undefined;
+  #link: HolderLine | undefined;
   #line = 0;
   #lastArrival = { toLeader: 0, toHolder: 0 };
   #renewals = 0;
@@ -371,7 +371,7 @@ export class FakeHolder {
     const line = ++this.#line;
     const { leader } = this.world;
     try {
-      const link: HolderLink = leader.connect(
+      const link: HolderLine = leader.connect(
         this.identity,
         (message) =>
           this.#deliver("toHolder", () => {

@@ -47,8 +47,14 @@ export interface InstanceKey {
   readonly instance: string;
 }
 
+/** What a connection of an incarnation says to the leader. */
+export interface HolderLine {
+  message(message: HolderMessage): void;
+  lost(): void;
+}
+
 /** One connection of an incarnation. After another one has replaced it, or its lease has ended, it says nothing more. */
-export class HolderLink {
+export class HolderLink implements HolderLine {
   readonly #slots: ServiceSlots;
   readonly #holder: Holder;
   readonly #connection: HolderConnection;
@@ -192,7 +198,7 @@ export class OwnershipLeader {
     identity: HolderIdentity,
     send: (message: LeaderMessage) => void,
     onEnded: (error: LeverError) => void,
-  ): HolderLink {
+  ): HolderLine {
     const slots = this.#of(identity);
     if (slots === undefined || this.#startedAt === undefined || this.#isClosed) {
       throw new LeverError(
