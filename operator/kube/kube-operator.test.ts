@@ -1,6 +1,6 @@
 /** The operator against an API server of tests, on virtual time: what users do, what goes wrong, and who leads. */
 
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import type { Fault } from "./api-server.fixture.ts";
 import { deployments, type KubeObject, leverEndpointTables, leverServices, pods } from "./kube-object.ts";
 import { type FakeAgent, OperatorWorld } from "./operator-world.fixture.ts";
@@ -11,10 +11,6 @@ let world: OperatorWorld;
 
 beforeEach(() => {
   world = new OperatorWorld();
-});
-
-afterEach(() => {
-  for (const { logs } of world.replicas) if (process.env["LEVER_LOGS"]) console.log(logs.join("\n"));
 });
 
 const names = ["hello-1-aaaaa", "hello-1-bbbbb"];
@@ -43,7 +39,9 @@ describe("a LeverService", () => {
     });
     const service = world.api.object(leverServices, "shop", "hello") as KubeObject;
     expect(world.deployment("hello")).toMatchObject({
-      metadata: { ownerReferences: [{ kind: "LeverService", name: "hello", uid: service.metadata.uid, controller: true }] },
+      metadata: {
+        ownerReferences: [{ kind: "LeverService", name: "hello", uid: service.metadata.uid, controller: true }],
+      },
       spec: { replicas: 2 },
     });
   });
@@ -53,7 +51,9 @@ describe("a LeverService", () => {
     const [agent] = await running();
     expect(world.status("hello")).toMatchObject({ replicas: 2, readyReplicas: 2, observedGeneration: 1 });
     await world.run(2000);
-    expect(agent?.table?.instances.map(({ id, state }) => `${id} ${state}`)).toEqual(names.map((name) => `${name} Serving`));
+    expect(agent?.table?.instances.map(({ id, state }) => `${id} ${state}`)).toEqual(
+      names.map((name) => `${name} Serving`),
+    );
     expect(world.api.object(leverEndpointTables, "shop", "hello")).toMatchObject({
       metadata: { ownerReferences: [{ kind: "LeverService", name: "hello" }] },
       servingInstances: 2,
@@ -123,13 +123,15 @@ describe("a LeverService", () => {
     await world.start();
     world.apply("hello", two);
     await world.until(() => world.deployment("hello") !== undefined);
-    world.rollOut("hello", []);
+    const [name] = names as [string];
+    world.rollOut("hello", [name]);
     const found = world.deployment("hello") as KubeObject & { status: object };
-    const status = { ...found.status, replicas: 1, updatedReplicas: 1, conditions: [] };
+    const status = { ...found.status, availableReplicas: 0, conditions: [] };
     world.api.put(deployments, { ...found, status } as KubeObject);
     const waiting = { reason: "ImagePullBackOff", message: 'Back-off pulling image "example.org/hello:1.0.0"' };
     const app = { name: "app", ready: false, restartCount: 0, state: { waiting } };
-    world.put(pod({ name: "hello-1-aaaaa", app, ready: false, status: { phase: "Pending" } }));
+    const { metadata } = world.api.object<KubeObject>(pods, "shop", name) as KubeObject;
+    world.put(pod({ name, meta: metadata, app, ready: false, status: { phase: "Pending" } }));
     await world.until(() => world.conditions("hello")["Ready"]?.startsWith("False") === true);
     expect(world.conditions("hello")["WorkloadAvailable"]).toMatch(/^False\/ImagePull/);
     expect(world.events.some((event) => event.startsWith("Warning ImagePull"))).toBe(true);
@@ -174,7 +176,8 @@ describe("an operator", () => {
     const [agent] = await running();
     await world.run(5000);
     const before = agent?.table?.instances;
-    const writes = () => world.api.requests.filter(({ method, path }) => method !== "GET" && !path.includes("/leases")).length;
+    const writes = () =>
+      world.api.requests.filter(({ method, path }) => method !== "GET" && !path.includes("/leases")).length;
     const written = writes();
     world.api.compact();
     world.api.expireWatches();
@@ -256,7 +259,8 @@ describe("two replicas", () => {
     }
     agents[3]?.discovery.draining();
     await world.run(500);
-    for (const agent of agents) expect(agent.table?.instances.filter(({ state }) => state === "Draining")).toHaveLength(1);
+    for (const agent of agents)
+      expect(agent.table?.instances.filter(({ state }) => state === "Draining")).toHaveLength(1);
     expect(tablesAgree()).toBe(true);
   });
 
@@ -271,7 +275,8 @@ describe("two replicas", () => {
     await world.run(60_000);
     expect(agents.map(({ lapses }) => lapses)).toEqual([0, 0]);
     for (const agent of agents) expect(holders(agent)).toEqual(before);
-    for (const agent of agents) expect(agent.table?.instances.map(({ state }) => state)).toEqual(["Serving", "Serving"]);
+    for (const agent of agents)
+      expect(agent.table?.instances.map(({ state }) => state)).toEqual(["Serving", "Serving"]);
     expect(world.conditions("hello")["Ready"]).toBe("True/Ready");
   });
 

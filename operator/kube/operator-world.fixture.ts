@@ -193,7 +193,10 @@ export class OperatorWorld {
     const replicas = podNames.length;
     this.api.put(deployments, {
       ...deployment,
-      metadata: { ...deployment.metadata, annotations: { ...deployment.metadata.annotations, "deployment.kubernetes.io/revision": "1" } },
+      metadata: {
+        ...deployment.metadata,
+        annotations: { ...deployment.metadata.annotations, "deployment.kubernetes.io/revision": "1" },
+      },
       status: {
         observedGeneration: deployment.metadata.generation,
         replicas,

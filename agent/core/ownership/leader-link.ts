@@ -6,6 +6,7 @@
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
+import { isAddress } from "@leveros/protocol/control/discovery.ts";
 import {
   decodeLeaderMessage,
   type HolderIdentity,
@@ -13,7 +14,6 @@ import {
   type LeaderMessage,
   ownershipMethod,
 } from "@leveros/protocol/control/ownership.ts";
-import { isAddress } from "@leveros/protocol/control/discovery.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { defaultOperatorChannelLimits, OperatorChannel } from "../operator-channel.ts";
 
