@@ -5,7 +5,7 @@ import { hostname } from "node:os";
 import { type AdminServer, startAdminServer } from "@leveros/agent/host/admin-server.ts";
 import { hostLeaseClock } from "@leveros/agent/host/host-lease-clock.ts";
 import { dialOperator, listenProblem } from "@leveros/agent/host/hosted-agent.ts";
-import { type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
+import { hostPort, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
@@ -109,10 +109,6 @@ async function run(settings: OperatorSettings): Promise<void> {
   log("info", `${library} ${name}: frames on ${listener.port}, metrics on ${admin.port}, its Lease in ${namespace}`);
   const sinceMs = clock.now();
   if (await started.start()) log("info", `ready after ${Math.round(clock.now() - sinceMs)} ms`);
-}
-
-function hostPort(host: string, port: number): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 try {
