@@ -378,7 +378,9 @@ export class KubeOperator {
   // ---------------------------------------------------------------- for people
 
   #onDone(controller: "service" | "table", done: WorkDone): void {
-    if (done.error !== undefined) this.#warn(`${controller} ${done.key} (failed ${done.failures} times)`, done.error);
+    // What fails on and on is told of more and more seldom.
+    const isTold = Number.isInteger(Math.log2(done.failures));
+    if (isTold) this.#warn(`${controller} ${done.key} (failed ${done.failures} in a row)`, done.error);
     this.#options.observer?.onReconciled?.(controller, done);
   }
 

@@ -24,6 +24,7 @@ import { type Seen, seenDeployment } from "./seen-objects.ts";
 import { type WorkDone, WorkQueue, type WorkResult } from "./work-queue.ts";
 
 const workers = 4;
+const retry = { minMs: 200, maxMs: 60_000 };
 /** Nobody tells of a Deployment of others that has gone: it is not watched. */
 const clashRecheckMs = 15_000;
 
@@ -75,6 +76,7 @@ export class ServiceController {
       clock,
       random,
       workers,
+      retry,
       work: (key) => this.#reconcile(key),
       ...(onDone && { onDone }),
     });
