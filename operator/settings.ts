@@ -57,7 +57,11 @@ export const flags = {
     value: "ADDRESS",
     help: "Where agents and other replicas reach this one: the pod's IP. Needed with more than one replica.",
   },
-  host: { variable: "LEVER_HOST", value: "ADDRESS", help: "What its ports are bound to.", fallback: "0.0.0.0" },
+  host: {
+    variable: "LEVER_HOST",
+    value: "ADDRESS",
+    help: "What its ports are bound to. All IPv4 addresses unless set, or all if --advertised-host is one of IPv6.",
+  },
   port: {
     variable: "LEVER_PORT",
     value: "PORT",
@@ -151,14 +155,15 @@ export function operatorSettings(args: readonly string[], variables: Variables):
     "Always, IfNotPresent or Never",
   );
   const runAsUser = matching("agent-run-as-user", /^[1-9]\d{0,8}$/, "the number of a user that is not root");
+  const advertisedHost = matching("advertised-host", /^[^\s[\]]+$/, "an address, without brackets");
   const label = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
   return {
     kubeconfig: text("kubeconfig"),
     context: text("context"),
     namespace: matching("namespace", label, "a namespace"),
     name: matching("name", label, "the name of a pod"),
-    advertisedHost: matching("advertised-host", /^[^\s[\]]+$/, "an address, without brackets"),
-    host: text("host") as string,
+    advertisedHost,
+    host: text("host") ?? (advertisedHost?.includes(":") === true ? "::" : "0.0.0.0"),
     port: port("port"),
     adminPort: port("admin-port"),
     leaseName: matching("lease-name", label, "the name of a Lease") as string,

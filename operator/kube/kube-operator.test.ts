@@ -264,21 +264,30 @@ describe("two replicas", () => {
     expect(tablesAgree()).toBe(true);
   });
 
-  test("lose their leader: another one leads, nothing moves, no lease lapses", async () => {
-    const { first } = await pair();
-    const agents = await running(slots, names, true);
-    await world.until(() => agents.every(({ held }) => held.size === 4));
-    await world.run(3000);
-    const before = holders(agents[0]);
-    first.kill();
-    await world.until(() => world.leader !== undefined);
-    await world.run(60_000);
-    expect(agents.map(({ lapses }) => lapses)).toEqual([0, 0]);
-    for (const agent of agents) expect(holders(agent)).toEqual(before);
-    for (const agent of agents)
-      expect(agent.table?.instances.map(({ state }) => state)).toEqual(["Serving", "Serving"]);
-    expect(world.conditions("hello")["Ready"]).toBe("True/Ready");
-  });
+  const endings = [
+    ["is killed", "kill"],
+    ["loses its power", "powerOff"],
+  ] as const;
+  const seeds = [1, 2, 3, 4];
+  test.each(endings.flatMap(([what, end]) => seeds.map((seed) => [what, seed, end] as const)))(
+    "whose leader %s (seed %i): another one leads, nothing moves, no lease lapses",
+    async (_, seed, end) => {
+      world = new OperatorWorld(seed);
+      const { first } = await pair();
+      const agents = await running(slots, names, true);
+      await world.until(() => agents.every(({ held }) => held.size === 4));
+      await world.run(3000);
+      const before = holders(agents[0]);
+      first[end]();
+      await world.until(() => world.leader !== undefined);
+      await world.run(60_000);
+      expect(agents.map(({ lapses }) => lapses)).toEqual([0, 0]);
+      for (const agent of agents) expect(holders(agent)).toEqual(before);
+      for (const agent of agents)
+        expect(agent.table?.instances.map(({ state }) => state)).toEqual(["Serving", "Serving"]);
+      expect(world.conditions("hello")["Ready"]).toBe("True/Ready");
+    },
+  );
 
   test("send holders to who leads", async () => {
     const { first, second } = await pair();

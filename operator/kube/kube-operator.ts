@@ -59,6 +59,9 @@ export const leaseNameDefault = "lever-operator";
 /** How often it is looked whether another one leads: a candidate learns of that in its own time. */
 const followIntervalMs = 250;
 
+/** Pods come by another way than their agents, and perhaps later: of a whole cluster's they may. */
+const unknownInstancesMax = 20_000;
+
 /** For the log and for metrics. Nothing here throws. */
 export interface OperatorObserver {
   onLog?(level: "info" | "warn", text: string): void;
@@ -124,7 +127,7 @@ export class KubeOperator {
     const startVersion = Math.floor(wallMs());
     this.tables = new EndpointTables({ startVersion, origin: originOf(name, startVersion) });
     const { tables } = this;
-    this.registry = new ServiceRegistry({ tables, clock });
+    this.registry = new ServiceRegistry({ tables, clock, limits: { unknownInstancesMax } });
     const reports = new AgentReports();
     this.recorder = new EventRecorder({
       client,

@@ -9,7 +9,7 @@ import type { HolderMessage, LeaderMessage } from "@leveros/protocol/control/own
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import { memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
-import type { Transport } from "@leveros/protocol/transport/transport.ts";
+import type { Transport, TransportEvents } from "@leveros/protocol/transport/transport.ts";
 import { parse } from "yaml";
 import type { LeverServiceStatus } from "../api/v1alpha1/lever-service.ts";
 import { ApiServer } from "./api-server.fixture.ts";
@@ -31,7 +31,7 @@ export class OperatorReplica {
   readonly machine: Machine;
   readonly operator: KubeOperator;
   readonly logs: string[] = [];
-  readonly connections = new Set<Transport>();
+  readonly connections = new Set<SilentTransport>();
   isDead = false;
 
   constructor(world: OperatorWorld, name: string, ip: string) {
@@ -59,10 +59,16 @@ export class OperatorReplica {
     });
   }
 
-  /** As a process that is killed: it does nothing any more, and its connections are broken. */
-  kill(): void {
+  /** As a machine that loses its power: it does nothing any more, and nobody is told. */
+  powerOff(): void {
     this.isDead = true;
     void this.machine.stopFor(1e12, false);
+    for (const connection of this.connections) connection.isSilent = true;
+  }
+
+  /** As a process that is killed: its connections are broken. */
+  kill(): void {
+    this.powerOff();
     for (const connection of this.connections) connection.destroy();
   }
 }
@@ -71,7 +77,11 @@ export class OperatorWorld {
   readonly clock = new VirtualClock();
   readonly api = new ApiServer(this.clock);
   readonly replicas: OperatorReplica[] = [];
-  #random = 7;
+  #random: number;
+
+  constructor(seed = 7) {
+    this.#random = seed;
+  }
 
   readonly random = (): number => {
     this.#random = (this.#random * 48_271) % 2_147_483_647;
@@ -116,8 +126,9 @@ export class OperatorWorld {
         : living.find((replica) => replica.address === address);
     if (to === undefined || !to.operator.isReady) throw new Error("connect ECONNREFUSED");
     const [a, b] = memoryTransportPair(this.clock);
-    to.connections.add(b);
-    to.operator.server.accept(b);
+    const connection = new SilentTransport(b);
+    to.connections.add(connection);
+    to.operator.server.accept(connection);
     return new Session({
       transport: a,
       clock: this.clock,
@@ -329,5 +340,45 @@ export class FakeAgent {
     } else if (message.type === "withdraw") {
       this.#send({ type: "neverHeld", slots: message.slots });
     }
+  }
+}
+
+/** A connection whose near end may fall silent: what comes is not heard, and nothing goes out. */
+class SilentTransport implements Transport {
+  isSilent = false;
+  readonly #inner: Transport;
+
+  constructor(inner: Transport) {
+    this.#inner = inner;
+  }
+
+  get peerName(): string {
+    return this.#inner.peerName;
+  }
+
+  get bufferedBytes(): number {
+    return this.#inner.bufferedBytes;
+  }
+
+  start(events: TransportEvents): void {
+    this.#inner.start({
+      onData: (chunk) => {
+        if (!this.isSilent) events.onData(chunk);
+      },
+      onDrain: () => events.onDrain(),
+      onClose: (error) => events.onClose(error),
+    });
+  }
+
+  write(chunks: readonly Uint8Array[], onWritten: () => void): void {
+    if (!this.isSilent) this.#inner.write(chunks, onWritten);
+  }
+
+  end(): void {
+    if (!this.isSilent) this.#inner.end();
+  }
+
+  destroy(): void {
+    this.#inner.destroy();
   }
 }

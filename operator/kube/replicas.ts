@@ -34,6 +34,8 @@ interface Replica {
   readonly link: ReplicaLink;
   /** All that it knew was heard, or it cannot be reached. */
   isKnown: boolean;
+  /** The last try to reach it has failed, and that was told. */
+  isLost: boolean;
 }
 
 export class Replicas {
@@ -87,6 +89,7 @@ export class Replicas {
     const replica: Replica = {
       address,
       isKnown: false,
+      isLost: false,
       link: new ReplicaLink({
         clock,
         random,
@@ -95,10 +98,12 @@ export class Replicas {
         dial: () => dial(address),
         onComplete: () => {
           replica.isKnown = true;
+          replica.isLost = false;
         },
         onDisconnected: (error) => {
           replica.isKnown = true;
-          onError(name, error);
+          if (!replica.isLost) onError(name, error);
+          replica.isLost = true;
         },
       }),
     };
