@@ -87,7 +87,7 @@ export class HostedAgent {
     const metrics = new AgentMetrics("lever_agent", agentVersion, () => agent);
     const peers = await listenTcp(options.host, options.port, (transport) => agent?.acceptPeer(transport));
     const address = hostPort(options.advertisedHost ?? options.host, peers.port);
-    const operator = new OperatorDialer({ operator: options.operator, timeoutMs: operatorDialTimeoutMs, random });
+    const operator = operatorSessions(options.operator, identity);
     const discovery = new DiscoveryClient({
       clock,
       random,
@@ -99,7 +99,7 @@ export class HostedAgent {
         address,
         ...(options.zone === undefined ? {} : { zone: options.zone }),
       },
-      dial: async () => operatorSession(await operator.any(), identity),
+      dial: () => operator.any(),
     });
     agent = new Agent({
       clock,
@@ -112,8 +112,7 @@ export class HostedAgent {
       ownership: {
         leaseClock: hostLeaseClock(),
         address,
-        dialLeader: async (leader) =>
-          operatorSession(await (leader === undefined ? operator.any() : operator.at(leader)), identity),
+        dialLeader: (leader) => (leader === undefined ? operator.any() : operator.at(leader)),
       },
     });
     const started = agent;
@@ -173,7 +172,23 @@ async function before(done: Promise<void>, timeoutMs: number): Promise<void> {
   clearTimeout(timer);
 }
 
-/** A session with the operator, on the dialer's side. */
+/** Sessions with the operator's replicas behind `host:port`, on the dialer's side. */
+export interface OperatorSessions {
+  /** With any of them. */
+  any(): Promise<Session>;
+  /** With the one at this address, or any if that cannot be reached soon. */
+  at(address: string): Promise<Session>;
+}
+
+export function operatorSessions(operator: string, identity: Identity): OperatorSessions {
+  const dialer = new OperatorDialer({ operator, timeoutMs: operatorDialTimeoutMs, random: Math.random });
+  return {
+    any: async () => operatorSession(await dialer.any(), identity),
+    at: async (address) => operatorSession(await dialer.at(address), identity),
+  };
+}
+
+/** A session with the replica at this address, on the dialer's side. */
 export async function dialOperator(address: string, identity: Identity): Promise<Session> {
   return operatorSession(await dialTcp(address, operatorDialTimeoutMs), identity);
 }

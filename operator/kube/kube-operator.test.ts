@@ -315,6 +315,8 @@ describe("two replicas", () => {
       status: { ...found.status, initContainerStatuses: [over("lever-agent")], containerStatuses: [over("app")] },
     });
     await world.until(() => stays.held.size === 8, 1000);
+    await world.run(6000);
+    expect(world.events).toContain("Normal ResourceMoved");
   });
 
   test("never have one replica announce a longer lease than the leader reckons with", async () => {

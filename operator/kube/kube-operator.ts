@@ -35,6 +35,7 @@ import {
 import { KubeSlotStore } from "./kube-slot-store.ts";
 import { LeaderElection } from "./leader-election.ts";
 import { Leadership, type SlotSink } from "./leadership.ts";
+import { MoveEvents } from "./move-events.ts";
 import type { Deployment, LeverServiceObject, Pod, ReplicaSet } from "./reconcile/kubernetes-object.ts";
 import { type AgentSettings, agentPort, serviceLabel } from "./reconcile/wanted-deployment.ts";
 import { Reflector } from "./reflector.ts";
@@ -117,6 +118,7 @@ export class KubeOperator {
   readonly #endpoints: ServiceEndpoints;
   readonly #replicas: Replicas | undefined;
   readonly #rows: LeaderRows;
+  readonly #moves: MoveEvents;
   #follow: unknown;
   #isReady = false;
   #isClosed = false;
@@ -197,6 +199,14 @@ export class KubeOperator {
       tellAll: (sink) => this.#endpoints.tellAll(sink),
       onSlots: (environment, service, rows) => this.#onSlots(environment, service, rows),
       onError: (environment, service, error) => this.#warn(`the slots of ${environment}/${service}`, error),
+    });
+    this.#moves = new MoveEvents({
+      clock,
+      record: (environment, service, note) => {
+        const object = watched.services.get(environment, service);
+        const event = { type: "Normal" as const, reason: "ResourceMoved", action: "Move", note };
+        if (object !== undefined) this.recorder.record(leverServices, object, event);
+      },
     });
     const { leadership } = this;
     this.#rows = new LeaderRows({ clock, random, tables, dial: (to) => options.dial(to) });
@@ -310,6 +320,7 @@ export class KubeOperator {
     await Promise.all([this.services.close(), this.writer.close()]);
     await released;
     this.#rows.close();
+    this.#moves.close();
     this.#replicas?.close();
     this.server.close();
     this.registry.close();
@@ -342,9 +353,8 @@ export class KubeOperator {
   }
 
   #onSlots(environment: string, service: string, rows: readonly SlotRow[]): void {
-    const { slots = [] } = this.tables.table(environment, service);
-    const moved = rows.filter(({ slot, holder, epoch }) => holder !== "" && epoch > (slots[slot]?.epoch ?? 0));
-    if (moved.length > 0) this.#options.observer?.onMoved?.(moved.length);
+    const moved = this.#moves.moved(environment, service, rows, this.tables.table(environment, service).slots ?? []);
+    if (moved > 0) this.#options.observer?.onMoved?.(moved);
     this.tables.setSlots(environment, service, rows);
   }
 
