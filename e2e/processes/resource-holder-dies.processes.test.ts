@@ -53,8 +53,8 @@ test("an app that is killed: its rooms serve elsewhere within a second", async (
 const provesNothing: SourcePatch[] = [
   {
     file: "operator/local/local-environment.ts",
-    find: "if (hasExited) this.#operator.leader.processEnded",
-    replace: "if (key === undefined) this.#operator.leader.processEnded",
+    find: "if (hasExited) this.#processEnded",
+    replace: "if (key === undefined) this.#processEnded",
   },
   // Nor does its agent give up what nothing ran in.
   {
