@@ -10,13 +10,17 @@ function required(name: string): string {
   return value;
 }
 
-function port(name: string, fallback: number): number {
+function whole(name: string, fallback: number, max: number, what: string): number {
   const text = process.env[name];
   if (text === undefined || text === "") return fallback;
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 0 || value > 65535)
-    fail(`${name} is ${JSON.stringify(text)}, expected a port from 0 to 65535`);
+  if (!/^\d{1,10}$/.test(text) || value > max)
+    fail(`${name} is ${JSON.stringify(text)}, expected ${what} from 0 to ${max}`);
   return value;
+}
+
+function port(name: string, fallback: number): number {
+  return whole(name, fallback, 65_535, "a port");
 }
 
 function fail(text: string): never {
@@ -27,7 +31,13 @@ function fail(text: string): never {
 const socket = process.env.LEVER_AGENT ?? "unix:///run/lever/agent.sock";
 if (!socket.startsWith("unix:///"))
   fail(`LEVER_AGENT is ${JSON.stringify(socket)}, expected unix:///path/to/agent.sock`);
-const drainTimeoutMs = 25_000;
+const drainTimeoutMs = whole("LEVER_DRAIN_TIMEOUT_MS", 25_000, 3_600_000, "a number of milliseconds");
+const operator = required("LEVER_OPERATOR");
+if (!/^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$/.test(operator))
+  fail(`LEVER_OPERATOR is ${JSON.stringify(operator)}, expected host:port, an IPv6 address in brackets`);
+const drainToken = process.env.LEVER_DRAIN_TOKEN ?? "";
+// Of a pod that has an IPv6 address alone.
+const anyHost = process.env.LEVER_ADVERTISED_HOST?.includes(":") === true ? "::" : "0.0.0.0";
 
 let hosted: HostedAgent;
 try {
@@ -37,12 +47,13 @@ try {
     instance: required("LEVER_INSTANCE"),
     // Empty in a cluster that does not label its pods with their zone.
     zone: process.env.LEVER_ZONE || undefined,
-    operator: required("LEVER_OPERATOR"),
+    operator,
     socketPath: socket.slice("unix://".length),
-    host: process.env.LEVER_HOST ?? "0.0.0.0",
+    host: process.env.LEVER_HOST ?? anyHost,
     port: port("LEVER_PORT", 3837),
     ...(process.env.LEVER_ADVERTISED_HOST === undefined ? {} : { advertisedHost: process.env.LEVER_ADVERTISED_HOST }),
     adminPort: port("LEVER_ADMIN_PORT", 3838),
+    ...(drainToken === "" ? {} : { drainHook: { token: drainToken, timeoutMs: drainTimeoutMs } }),
   });
 } catch (error) {
   fail(listenProblem(error, "the agent's sockets", "LEVER_PORT, LEVER_ADMIN_PORT, LEVER_AGENT").message);

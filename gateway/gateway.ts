@@ -9,7 +9,7 @@ import { Agent } from "@leveros/agent/core/agent.ts";
 import { DiscoveryClient } from "@leveros/agent/core/discovery-client.ts";
 import { type AdminServer, startAdminServer } from "@leveros/agent/host/admin-server.ts";
 import { AgentMetrics } from "@leveros/agent/host/agent-metrics.ts";
-import { agentVersion, dialOperator, listenProblem } from "@leveros/agent/host/hosted-agent.ts";
+import { agentVersion, listenProblem, operatorSessions } from "@leveros/agent/host/hosted-agent.ts";
 import { dialTcp, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
@@ -19,7 +19,7 @@ import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { type DoorLimits, HttpDoor } from "./http/door.ts";
 
 export interface GatewayOptions {
-  /** `host:port` of the operator's discovery. */
+  /** `host:port` of the operator; a name may have the addresses of several replicas. */
   readonly operator: string;
   /** What all ports are bound to. */
   readonly host: string;
@@ -81,11 +81,12 @@ export class Gateway {
       instance: options.instance ?? `gateway-${process.pid}`,
       library: `lever-gateway/${agentVersion}`,
     };
+    const operator = operatorSessions(options.operator, identity);
     const discovery = new DiscoveryClient({
       clock,
       random: Math.random,
       identity: { role: "gateway", ...(options.zone === undefined ? {} : { zone: options.zone }) },
-      dial: () => dialOperator(options.operator, identity),
+      dial: () => operator.any(),
     });
     const metrics = new AgentMetrics("lever_gateway", agentVersion, () => agent);
     const agent: Agent = new Agent({

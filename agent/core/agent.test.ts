@@ -137,6 +137,51 @@ describe("the app at its agent", () => {
     await rig.end();
   });
 
+  it("drains by the hook: what runs ends first, and nothing new comes; undone when an app registers again (R22)", async () => {
+    const rig = new Rig();
+    const app = await rig.serve();
+    const held = new Outcome(rig.app.call("held"));
+    await rig.world.settle();
+    const drained = new Outcome(rig.server.agent.drainApp());
+    const again = new Outcome(rig.server.agent.drainApp());
+    await rig.world.settle();
+    expect([rig.server.agent.isReady, rig.state, drained.text]).toEqual([false, "Draining", "open"]);
+    expect((await rig.outcome(rig.app.call("work"))).text).toBe("none NO_INSTANCES");
+    for (const open of rig.gates) open();
+    await rig.world.settle();
+    expect([held.text, drained.text, again.text, rig.state]).toEqual(["ok", "ok", "ok", "Draining"]);
+    app.kill();
+    await rig.serve();
+    expect([rig.server.agent.isReady, rig.state]).toEqual([true, "Serving"]);
+    expect((await rig.outcome(rig.app.call("work"))).text).toBe("ok");
+    await rig.end();
+  });
+
+  it("drains by the hook no longer than until another app has registered", async () => {
+    const rig = new Rig();
+    const app = await rig.serve();
+    const held = new Outcome(rig.app.call("held"));
+    await rig.world.settle();
+    const drained = new Outcome(rig.server.agent.drainApp());
+    app.stop();
+    await rig.world.settle();
+    expect(drained.text).toBe("open");
+    await rig.serve();
+    expect([drained.text, held.text, rig.server.agent.isReady]).toEqual(["ok", "open", true]);
+    for (const open of rig.gates) open();
+    await rig.world.settle();
+    await rig.end();
+  });
+
+  it("has nothing to drain before it has registered", async () => {
+    const rig = new Rig();
+    await rig.world.settle();
+    expect((await rig.outcome(rig.server.agent.drainApp())).text).toBe("ok");
+    await rig.serve();
+    expect([rig.server.agent.isReady, rig.state]).toEqual([true, "Serving"]);
+    await rig.end();
+  });
+
   it("cannot end the draining of an agent that is about to stop", async () => {
     const rig = new Rig();
     const app = await rig.serve();

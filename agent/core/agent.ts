@@ -98,8 +98,11 @@ export interface AgentOwnershipOptions {
   readonly leaseClock: LeaseClock;
   /** `host:port` where other agents reach this one. */
   readonly address: string;
-  /** A started session with the operator's leader, on the dialer's side, which belongs to the agent from then on. */
-  dialLeader(): Promise<Session>;
+  /**
+   * A started session with the replica of the operator that is said to lead (`host:port`), or else with any, on the
+   * dialer's side, which belongs to the agent from then on.
+   */
+  dialLeader(leader: string | undefined): Promise<Session>;
 }
 
 /** What a session belongs to. */
@@ -150,6 +153,8 @@ export class Agent implements LinkHost {
   #callsServed = 0;
   #channelsServed = 0;
   #whenIdle: (() => void)[] = [];
+  /** Who waits for the app to come to an end with what it has. */
+  #whenAppIdle: (() => void)[] = [];
   #sweepTimer: unknown;
 
   constructor(options: AgentOptions) {
@@ -179,7 +184,7 @@ export class Agent implements LinkHost {
         instance,
         host: this,
         runtime,
-        dialLeader: () => ownership.dialLeader(),
+        dialLeader: (leader) => ownership.dialLeader(leader),
         handOverBytesMax: this.limits.handOverBytesMax,
         onLeaving: () => this.#appDrains(),
         onEmpty: () => this.#checkIdle(),
@@ -374,6 +379,7 @@ export class Agent implements LinkHost {
     if (this.#isStopping) return;
     // An app that was stopped for a restart is there again.
     this.#isDraining = false;
+    for (const resolve of this.#whenAppIdle.splice(0)) resolve();
     this.#options.discovery.register(registration);
   }
 
@@ -622,10 +628,9 @@ export class Agent implements LinkHost {
   }
 
   #checkIdle(): void {
-    if (this.#whenIdle.length === 0 || !this.#isIdle) return;
-    const waiting = this.#whenIdle;
-    this.#whenIdle = [];
-    for (const resolve of waiting) resolve();
+    const waiting = this.#whenIdle.length + this.#whenAppIdle.length;
+    if (waiting === 0 || !this.#isIdle) return;
+    for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenAppIdle.splice(0)]) resolve();
   }
 
   // ---------------------------------------------------------------- what is held
@@ -653,6 +658,16 @@ export class Agent implements LinkHost {
   }
 
   // ---------------------------------------------------------------- the end
+
+  /**
+   * The app is about to be stopped: as `drain`, but undone when an app registers again, which has taken its place in the
+   * pod; then it resolves too (R22).
+   */
+  drainApp(): Promise<void> {
+    if (this.#app !== undefined) this.#appDrains();
+    if (this.#isIdle) return Promise.resolve();
+    return new Promise((resolve) => this.#whenAppIdle.push(resolve));
+  }
 
   /** Takes no new calls for the app, and gives up what it holds; resolves when none runs and nothing is held. */
   drain(): Promise<void> {

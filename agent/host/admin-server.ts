@@ -1,5 +1,6 @@
-/** The admin port of every process: `/metrics`, `/livez`, `/readyz`. */
+/** The admin port of every process: `/metrics`, `/livez`, `/readyz`, and beside an app the hook that drains it. */
 
+import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 import type { Registry } from "prom-client";
 
@@ -10,6 +11,11 @@ export interface AdminOptions {
   readonly registry: Registry;
   /** Undefined when ready, else why not. */
   whyNotReady(): string | undefined;
+  /**
+   * `/drain/<token>` begins to drain and answers when that has come to an end: what a container's `preStop` waits for.
+   * Whoever does not know the token finds nothing there.
+   */
+  readonly drainHook?: { readonly token: string; drain(): Promise<void> };
 }
 
 export interface AdminServer {
@@ -25,7 +31,16 @@ export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
       response.end(request.method === "HEAD" ? undefined : text);
     };
     if (request.method !== "GET" && request.method !== "HEAD") return answer(405, "only GET\n");
-    switch (request.url?.split("?")[0]) {
+    const path = request.url?.split("?")[0] ?? "";
+    if (options.drainHook !== undefined && isDrainOf(options.drainHook.token, path)) {
+      if (request.method !== "GET") return answer(405, "only GET\n");
+      options.drainHook.drain().then(
+        () => answer(200, "drained\n"),
+        (error: unknown) => answer(500, `${error instanceof Error ? error.message : String(error)}\n`),
+      );
+      return;
+    }
+    switch (path) {
       case "/metrics":
         options.registry.metrics().then(
           (text) => answer(200, text, options.registry.contentType),
@@ -42,6 +57,7 @@ export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
         return answer(404, "there is /metrics, /livez and /readyz\n");
     }
   });
+  // Of requests, not of answers: a drain takes as long as it does.
   server.headersTimeout = 5000;
   server.requestTimeout = 5000;
   server.maxConnections = 64;
@@ -61,4 +77,13 @@ export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
       });
     });
   });
+}
+
+const drainPath = "/drain/";
+
+/** In a time that does not depend on how much of the token is right. */
+function isDrainOf(token: string, path: string): boolean {
+  if (token === "" || !path.startsWith(drainPath)) return false;
+  const digest = (text: string) => createHash("sha256").update(text).digest();
+  return timingSafeEqual(digest(path.slice(drainPath.length)), digest(token));
 }

@@ -8,12 +8,14 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
+import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { Agent } from "../core/agent.ts";
 import { DiscoveryClient } from "../core/discovery-client.ts";
 import { type AdminServer, startAdminServer } from "./admin-server.ts";
 import { AgentMetrics } from "./agent-metrics.ts";
 import { hostLeaseClock } from "./host-lease-clock.ts";
-import { dialTcp, type Listener, listenTcp, listenUnix } from "./socket.ts";
+import { OperatorDialer } from "./operator-dialer.ts";
+import { dialTcp, hostPort, type Listener, listenTcp, listenUnix } from "./socket.ts";
 
 export const agentVersion = "0.1.0";
 
@@ -25,7 +27,7 @@ export interface HostedAgentOptions {
   readonly service: string;
   readonly instance: string;
   readonly zone?: string | undefined;
-  /** `host:port` of the operator's discovery. */
+  /** `host:port` of the operator; a name may have the addresses of several replicas. */
   readonly operator: string;
   /** Where the app connects. */
   readonly socketPath: string;
@@ -36,6 +38,8 @@ export interface HostedAgentOptions {
   readonly advertisedHost?: string;
   /** Undefined: no admin port. */
   readonly adminPort?: number;
+  /** The admin port has `/drain/<token>`, which answers after `timeoutMs` at the latest. */
+  readonly drainHook?: { readonly token: string; readonly timeoutMs: number };
 }
 
 export class HostedAgent {
@@ -82,7 +86,8 @@ export class HostedAgent {
     let agent: Agent | undefined;
     const metrics = new AgentMetrics("lever_agent", agentVersion, () => agent);
     const peers = await listenTcp(options.host, options.port, (transport) => agent?.acceptPeer(transport));
-    const address = `${options.advertisedHost ?? options.host}:${peers.port}`;
+    const address = hostPort(options.advertisedHost ?? options.host, peers.port);
+    const operator = operatorSessions(options.operator, identity);
     const discovery = new DiscoveryClient({
       clock,
       random,
@@ -94,7 +99,7 @@ export class HostedAgent {
         address,
         ...(options.zone === undefined ? {} : { zone: options.zone }),
       },
-      dial: async () => dialOperator(options.operator, identity),
+      dial: () => operator.any(),
     });
     agent = new Agent({
       clock,
@@ -107,7 +112,7 @@ export class HostedAgent {
       ownership: {
         leaseClock: hostLeaseClock(),
         address,
-        dialLeader: () => dialOperator(options.operator, identity),
+        dialLeader: (leader) => (leader === undefined ? operator.any() : operator.at(leader)),
       },
     });
     const started = agent;
@@ -121,6 +126,12 @@ export class HostedAgent {
               host: options.host,
               port: options.adminPort,
               registry: metrics.registry,
+              ...(options.drainHook && {
+                drainHook: {
+                  token: options.drainHook.token,
+                  drain: () => before(started.drainApp(), (options.drainHook as { timeoutMs: number }).timeoutMs),
+                },
+              }),
               whyNotReady: () =>
                 started.isReady
                   ? undefined
@@ -139,12 +150,7 @@ export class HostedAgent {
 
   /** Takes no new calls, waits for those that run, at most `timeoutMs`; then ends. */
   async drain(timeoutMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, timeoutMs);
-    });
-    await Promise.race([this.agent.drain(), late]);
-    clearTimeout(timer);
+    await before(this.agent.drain(), timeoutMs);
     this.close();
   }
 
@@ -156,9 +162,38 @@ export class HostedAgent {
   }
 }
 
-/** A session with the operator, on the dialer's side. */
+/** When it is done, or after `timeoutMs`. */
+async function before(done: Promise<void>, timeoutMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs);
+  });
+  await Promise.race([done, late]);
+  clearTimeout(timer);
+}
+
+/** Sessions with the operator's replicas behind `host:port`, on the dialer's side. */
+export interface OperatorSessions {
+  /** With any of them. */
+  any(): Promise<Session>;
+  /** With the one at this address, or any if that cannot be reached soon. */
+  at(address: string): Promise<Session>;
+}
+
+export function operatorSessions(operator: string, identity: Identity): OperatorSessions {
+  const dialer = new OperatorDialer({ operator, timeoutMs: operatorDialTimeoutMs, random: Math.random });
+  return {
+    any: async () => operatorSession(await dialer.any(), identity),
+    at: async (address) => operatorSession(await dialer.at(address), identity),
+  };
+}
+
+/** A session with the replica at this address, on the dialer's side. */
 export async function dialOperator(address: string, identity: Identity): Promise<Session> {
-  const transport = await dialTcp(address, operatorDialTimeoutMs);
+  return operatorSession(await dialTcp(address, operatorDialTimeoutMs), identity);
+}
+
+function operatorSession(transport: Transport, identity: Identity): Session {
   return new Session({
     transport,
     clock: runtimeClock(globalThis),

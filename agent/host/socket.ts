@@ -25,9 +25,14 @@ export function listenTcp(host: string, port: number, onTransport: (transport: T
       server.on("error", ignored);
       const address = server.address();
       const taken = typeof address === "object" && address !== null ? address.port : port;
-      resolve({ address: `${host}:${taken}`, port: taken, close: () => server.close() });
+      resolve({ address: hostPort(host, taken), port: taken, close: () => server.close() });
     });
   });
+}
+
+/** `host:port`, an IPv6 address in brackets. */
+export function hostPort(host: string, port: number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 /** Listens on a Unix socket that any user in the pod may use; a file that a former process left is replaced. */

@@ -166,14 +166,17 @@ export class EndpointTables {
 
   /**
    * Who holds these slots now; the other ones stay as they are. False if there is no such service, or it holds no
-   * resources. Rows of slots that it does not have are left out.
+   * resources. Left out are rows of slots that it does not have, and those that are behind what is known: whoever says so,
+   * a row never goes back to a lower epoch, and neither `issued` nor `fence` falls.
    */
   setSlots(environment: string, service: string, rows: readonly SlotRow[]): boolean {
     const entry = this.#declared(environment, service);
     if (entry === undefined || entry.slots.length === 0) return false;
-    const changed = rows.filter((row) => {
-      const known = entry.slots[row.slot];
-      return known !== undefined && !isSameRow(known.row, row);
+    const changed = rows.flatMap((row) => {
+      const known = entry.slots[row.slot]?.row;
+      if (known === undefined || isBehind(row, known)) return [];
+      const next = row.fence < known.fence ? { ...row, fence: known.fence } : row;
+      return isSameRow(known, next) ? [] : [next];
     });
     if (changed.length === 0) return true;
     this.#change(entry, (version) => {
@@ -298,6 +301,11 @@ function emptySlots(ownership: OwnershipPolicy | undefined, version: number): En
     row: { slot, holder: "", epoch: 0, issued: 0, isMoving: false, fence: 0 },
     version,
   }));
+}
+
+/** Another replica of the operator, or the next leader, may know less than the last one did. */
+function isBehind(row: SlotRow, known: SlotRow): boolean {
+  return row.epoch < known.epoch || (row.epoch === known.epoch && row.issued < known.issued);
 }
 
 function isSameRow(a: SlotRow, b: SlotRow): boolean {

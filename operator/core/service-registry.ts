@@ -96,7 +96,7 @@ export class ServiceRegistry {
   readonly #clock: Clock;
   readonly #observer: RegistryObserver;
   readonly #leader: OwnershipLeader | undefined;
-  readonly #limits: RegistryLimits;
+  readonly limits: RegistryLimits;
   /** By service, then id. */
   readonly #services = new Map<string, Map<string, Known>>();
   #unknownCount = 0;
@@ -106,7 +106,7 @@ export class ServiceRegistry {
     this.#clock = options.clock;
     this.#observer = options.observer ?? {};
     this.#leader = options.leader;
-    this.#limits = { ...defaultRegistryLimits, ...options.limits };
+    this.limits = { ...defaultRegistryLimits, ...options.limits };
   }
 
   // ---------------------------------------------------------------- the source
@@ -146,7 +146,7 @@ export class ServiceRegistry {
       this.#unknownCount--;
       if (source.wasServing === true && source.address !== undefined && known.link === undefined) {
         known.isRegistered = true;
-        this.#startGrace(known, this.#limits.restoredGraceMs);
+        this.#startGrace(known, this.limits.restoredGraceMs);
       }
     }
     known.source = source;
@@ -190,12 +190,12 @@ export class ServiceRegistry {
   connect(report: AgentReport, onReplaced: () => void): AgentLink {
     let known = this.#get(report);
     if (known === undefined) {
-      if (this.#unknownCount >= this.#limits.unknownInstancesMax) {
+      if (this.#unknownCount >= this.limits.unknownInstancesMax) {
         throw new LeverError(
           "OVERLOADED",
           `the operator knows no instance ${report.instance} of ${report.environment}/${report.service}, and ` +
-            `${this.#limits.unknownInstancesMax} unknown ones wait already, the most that may`,
-          { effect: "none", details: { limit: "unknownInstances", unknownMax: this.#limits.unknownInstancesMax } },
+            `${this.limits.unknownInstancesMax} unknown ones wait already, the most that may`,
+          { effect: "none", details: { limit: "unknownInstances", unknownMax: this.limits.unknownInstancesMax } },
         );
       }
       known = this.#add(report);
@@ -205,7 +205,7 @@ export class ServiceRegistry {
     known.link = link;
     known.report = report;
     if (known.isRegistered && known.graceTimer === undefined && !known.isLost) {
-      this.#startGrace(known, this.#limits.reconnectGraceMs);
+      this.#startGrace(known, this.limits.reconnectGraceMs);
     }
     this.#publish(known);
     former?.onReplaced();
@@ -223,12 +223,12 @@ export class ServiceRegistry {
   }
 
   /** For AgentLink. */
-  lost(link: AgentLink): void {
+  lost(link: AgentLink, graceMs = this.limits.reconnectGraceMs): void {
     const { known } = link;
     if (known.link !== link) return;
     known.link = undefined;
     if (known.source === undefined) this.#drop(known);
-    else if (known.graceTimer === undefined && !known.isLost) this.#startGrace(known, this.#limits.reconnectGraceMs);
+    else if (known.graceTimer === undefined && !known.isLost) this.#startGrace(known, graceMs);
   }
 
   // ---------------------------------------------------------------- inside
@@ -369,6 +369,11 @@ export class AgentLink {
   /** The connection is over. */
   lost(): void {
     this.#registry.lost(this);
+  }
+
+  /** The replica that the agent was connected to is not heard of any more: the agent comes back elsewhere. */
+  lostWithReplica(): void {
+    this.#registry.lost(this, this.#registry.limits.restoredGraceMs);
   }
 }
 

@@ -21,10 +21,15 @@ import {
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { EndpointTables, TableChanges } from "../core/endpoint-table.ts";
 import type { AgentLink, ServiceRegistry } from "../core/service-registry.ts";
+import type { AgentReports, ReportLine } from "./agent-reports.ts";
 
 export interface DiscoveryConnectionOptions {
   readonly registry: ServiceRegistry;
   readonly clock: Clock;
+  /** What agents say here, for other replicas. */
+  readonly reports?: AgentReports;
+  /** For metrics: a table's change has been sent to a subscriber, this long after it. Does not throw. */
+  readonly onSent?: (lagMs: number) => void;
   /** Subscriptions of one connection; 10,000 unless set. */
   readonly subscriptionsMax?: number;
   /** Instances, and so changes, in one message; 1,000 unless set. */
@@ -44,11 +49,16 @@ interface Subscription {
   readonly service: string;
   /** What the subscriber has, once all that was sent has arrived; undefined: nothing. */
   version: number | undefined;
+  /** When the oldest change that it was not sent was made, on the clock. */
+  behindSince: number | undefined;
   readonly unwatch: () => void;
 }
 
 export class DiscoveryConnection {
   #link: AgentLink | undefined;
+  #line: ReportLine | undefined;
+  readonly #reports: AgentReports | undefined;
+  readonly #onSent: ((lagMs: number) => void) | undefined;
   readonly #registry: ServiceRegistry;
   readonly #tables: EndpointTables;
   readonly #clock: Clock;
@@ -66,6 +76,8 @@ export class DiscoveryConnection {
     this.#registry = options.registry;
     this.#tables = options.registry.tables;
     this.#clock = options.clock;
+    this.#reports = options.reports;
+    this.#onSent = options.onSent;
     this.#counters = counters;
     this.#subscriptionsMax = options.subscriptionsMax ?? subscriptionsMax;
     this.#instancesPerMessageMax = options.instancesPerMessageMax ?? instancesPerMessageMax;
@@ -77,6 +89,7 @@ export class DiscoveryConnection {
     if (environment === undefined || service === undefined || instance === undefined || address === undefined) return;
     const report = { environment, service, instance, address, ...(zone !== undefined && { zone }) };
     this.#link = this.#registry.connect(report, () => this.#replaced(instance));
+    this.#line = this.#reports?.open(report);
   }
 
   async run(channel: Channel): Promise<void> {
@@ -101,6 +114,7 @@ export class DiscoveryConnection {
     this.#subscriptions.clear();
     this.#behind.clear();
     this.#link?.lost();
+    this.#line?.end();
   }
 
   #onMessage(message: AgentMessage): void {
@@ -111,12 +125,15 @@ export class DiscoveryConnection {
         return this.#unsubscribe(message.environment, message.service);
       case "register": {
         const { type: _, ...registration } = message;
-        return this.#ofInstance(message.type).registered(registration);
+        this.#ofInstance(message.type).registered(registration);
+        return this.#line?.say({ says: "register", registration });
       }
       case "unregister":
-        return this.#ofInstance(message.type).unregistered();
+        this.#ofInstance(message.type).unregistered();
+        return this.#line?.say({ says: "unregister" });
       case "draining":
-        return this.#ofInstance(message.type).draining();
+        this.#ofInstance(message.type).draining();
+        return this.#line?.say({ says: "draining" });
     }
   }
 
@@ -141,6 +158,7 @@ export class DiscoveryConnection {
       environment,
       service,
       version: origin === this.#tables.origin ? version : undefined,
+      behindSince: undefined,
       unwatch: this.#tables.watch(environment, service, () => this.#isBehind(subscription)),
     };
     this.#subscriptions.set(`${environment}/${service}`, subscription);
@@ -157,6 +175,7 @@ export class DiscoveryConnection {
   }
 
   #isBehind(subscription: Subscription): void {
+    subscription.behindSince ??= this.#clock.now();
     this.#behind.add(subscription);
     if (this.#isSending) return;
     this.#isSending = true;
@@ -168,7 +187,10 @@ export class DiscoveryConnection {
     try {
       for (const subscription of this.#behind) {
         this.#behind.delete(subscription);
+        const since = subscription.behindSince ?? this.#clock.now();
+        subscription.behindSince = undefined;
         await this.#bringUp(subscription);
+        this.#onSent?.(this.#clock.now() - since);
       }
     } catch {
       // The channel has ended: `run` learns of it too, and says why.

@@ -32,13 +32,12 @@ import { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { decodeArgs } from "@leveros/protocol/value/decode.ts";
 import type { Encoded } from "@leveros/protocol/value/form.ts";
-import type { OwnershipLeader } from "../core/ownership/leader.ts";
 import {
   DiscoveryConnection,
   type DiscoveryConnectionOptions,
   type DiscoveryCounters,
 } from "./discovery-connection.ts";
-import { OwnershipConnection } from "./ownership-connection.ts";
+import { type HolderDoor, OwnershipConnection } from "./ownership-connection.ts";
 
 /**
  * A further method. It checks the arguments itself; a LeverError with effect none, thrown or rejected with, is given to
@@ -51,7 +50,7 @@ export type OperatorChannel = (args: readonly unknown[]) => (channel: Channel) =
 export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   readonly clock: Clock;
   /** Without one `ownershipChan` is not served. */
-  readonly leader?: OwnershipLeader;
+  readonly leader?: HolderDoor;
   /** Further methods, by name. */
   readonly calls?: Readonly<Record<string, OperatorCall>>;
   readonly channels?: Readonly<Record<string, OperatorChannel>>;
@@ -216,7 +215,7 @@ export class DiscoveryServer {
     };
   }
 
-  #hold(leader: OwnershipLeader, args: readonly unknown[]): RunChannel {
+  #hold(leader: HolderDoor, args: readonly unknown[]): RunChannel {
     const connection = new OwnershipConnection(this.#options.waitingMessagesMax);
     connection.connect(leader, decodeHolderIdentity(args));
     return async (channel) => {

@@ -11,14 +11,17 @@ import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import { slotsMax } from "@leveros/protocol/control/discovery.ts";
 import { decodeHolderMessage, type HolderIdentity, type LeaderMessage } from "@leveros/protocol/control/ownership.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import type { HolderLink, OwnershipLeader } from "../core/ownership/leader.ts";
+import type { HolderLine, OwnershipLeader } from "../core/ownership/leader.ts";
+
+/** Who takes holders on: the leader, or who refuses them because it does not lead. */
+export type HolderDoor = Pick<OwnershipLeader, "connect">;
 
 /** Messages that wait for a slow agent, unless set. */
 export const waitingMessagesMax = 1000;
 
 export class OwnershipConnection {
   readonly #waitingMax: number;
-  #link: HolderLink | undefined;
+  #link: HolderLine | undefined;
   #channel: Channel<unknown, LeaderMessage> | undefined;
   #waiting: LeaderMessage[] = [];
   #isSending = false;
@@ -29,7 +32,7 @@ export class OwnershipConnection {
   }
 
   /** Throws what the leader refuses the incarnation with. */
-  connect(leader: OwnershipLeader, identity: HolderIdentity): void {
+  connect(leader: HolderDoor, identity: HolderIdentity): void {
     this.#link = leader.connect(
       identity,
       (message) => this.#send(message),

@@ -30,7 +30,7 @@ import { memoryTransportPair } from "@leveros/protocol/transport/memory-transpor
 import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { EndpointTables } from "../core/endpoint-table.ts";
-import type { HolderLink } from "../core/ownership/leader.ts";
+import type { HolderLine } from "../core/ownership/leader.ts";
 import { OwnershipLeader } from "../core/ownership/leader.ts";
 import { MemorySlotStore } from "../core/ownership/slot-store.ts";
 import { ServiceRegistry } from "../core/service-registry.ts";
@@ -174,6 +174,8 @@ function identity(part: Partial<HolderIdentity> = {}): HolderIdentity {
     address: "127.0.0.1:4001",
     incarnation: "b.0.0",
     process: "p1",
+    appStartedAt: 2,
+    agentStartedAt: 1,
     isSilent: false,
     holds: [],
     released: [],
@@ -311,7 +313,7 @@ describe("what waits for a slow holder", () => {
     const script = {
       connect(_: HolderIdentity, to: (message: LeaderMessage) => void) {
         send = to;
-        return link as unknown as HolderLink;
+        return link as unknown as HolderLine;
       },
     };
     serve({ leader: script as unknown as OwnershipLeader });

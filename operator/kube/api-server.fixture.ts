@@ -366,8 +366,14 @@ export class ApiServer {
       return { status: 201, body: this.#store(collection, body) };
     }
     // Whole fields are enough here: nobody shares them in these tests.
-    const { metadata: _, ...fields } = body;
-    const patched = subresource === "status" ? { ...found, status: body["status"] } : { ...found, ...fields };
+    const { metadata, ...fields } = body;
+    // A uid is a precondition.
+    if (isApply && metadata.uid !== undefined && metadata.uid !== found.metadata.uid) return failure(409, "Conflict");
+    const applied = isApply ? { ...found.metadata, ...mapsOf(found, body) } : found.metadata;
+    const patched =
+      subresource === "status"
+        ? { ...found, status: body["status"] }
+        : { ...found, ...fields, metadata: applied, status: body["status"] ?? found["status"] };
     return { status: 200, body: this.#store(collection, patched as Stored) };
   }
 
@@ -385,11 +391,14 @@ export class ApiServer {
   #store(collection: string, object: Stored): Stored {
     const objects = this.#collection(collection);
     const found = objects.get(keyOf(object));
+    const isSameSpec = found !== undefined && JSON.stringify(found["spec"]) === JSON.stringify(object["spec"]);
+    const generation = (found?.metadata.generation ?? 0) + (isSameSpec ? 0 : 1);
     const stored = structuredClone({
       ...object,
       metadata: {
         ...object.metadata,
         uid: found?.metadata.uid ?? `uid-${++this.#uids}`,
+        ...(object["spec"] !== undefined && { generation }),
         resourceVersion: `${++this.#version}`,
       },
     }) as Stored;
@@ -427,8 +436,22 @@ function keyOf({ metadata }: KubeObject): string {
 
 function isSelected({ metadata }: KubeObject, namespace: string | undefined, selector: string | undefined): boolean {
   if (namespace !== undefined && metadata.namespace !== namespace) return false;
-  const [label = "", value] = selector?.split("=") ?? [];
-  return selector === undefined || metadata.labels?.[label] === value;
+  for (const term of selector?.split(",") ?? []) {
+    const [label = "", value] = term.split("=");
+    const found = metadata.labels?.[label];
+    if (found === undefined || (value !== undefined && found !== value)) return false;
+  }
+  return true;
+}
+
+/** Labels, annotations and owners, of which an apply leaves those of others. */
+function mapsOf(found: KubeObject, applied: KubeObject): Partial<KubeObject["metadata"]> {
+  const { labels, annotations, ownerReferences = found.metadata.ownerReferences } = applied.metadata;
+  return {
+    labels: { ...found.metadata.labels, ...labels },
+    annotations: { ...found.metadata.annotations, ...annotations },
+    ...(ownerReferences !== undefined && { ownerReferences }),
+  };
 }
 
 function statusOf(code: number, reason: string): unknown {

@@ -20,6 +20,12 @@ export type KubeFailure =
   /** More came than is taken. */
   | "TooLarge";
 
+/** What the answer itself says: the server leaves out either at times. */
+export interface Said {
+  readonly reason: string | undefined;
+  readonly message: string;
+}
+
 export interface KubeErrorOptions {
   /** HTTP status; 0: no answer that can be used. */
   readonly status: number;
@@ -29,6 +35,7 @@ export interface KubeErrorOptions {
   readonly retryAfterMs?: number | undefined;
   /** The `Status` object's. */
   readonly details?: unknown;
+  readonly said?: Said | undefined;
   readonly cause?: unknown;
 }
 
@@ -69,14 +76,17 @@ export class KubeError extends Error {
   readonly reason: string;
   readonly retryAfterMs: number | undefined;
   readonly details: unknown;
+  /** Undefined: there was no answer, or none of the API server's. */
+  readonly said: Said | undefined;
 
-  constructor({ status, reason, message, retryAfterMs, details, cause }: KubeErrorOptions) {
+  constructor({ status, reason, message, retryAfterMs, details, said, cause }: KubeErrorOptions) {
     super(`${message} (${status === 0 ? "" : `${status} `}${reason})`, cause === undefined ? undefined : { cause });
     this.name = "KubeError";
     this.status = status;
     this.reason = reason;
     this.retryAfterMs = retryAfterMs;
     this.details = details;
+    this.said = said;
   }
 
   static is(error: unknown): error is KubeError {
@@ -93,7 +103,8 @@ export class KubeError extends Error {
     const read: Status = typeof body === "object" && body !== null ? body : {};
     const found = read.kind === "Status" ? read : {};
     const code = typeof found.code === "number" && found.code >= 400 ? found.code : status;
-    const reason = typeof found.reason === "string" && found.reason !== "" ? found.reason : reasonOfStatus[code];
+    const ownReason = typeof found.reason === "string" && found.reason !== "" ? found.reason : undefined;
+    const reason = ownReason ?? reasonOfStatus[code];
     const text = typeof found.message === "string" ? found.message : "the answer says nothing further";
     const seconds = found.details?.retryAfterSeconds ?? (retryAfter === undefined ? undefined : Number(retryAfter));
     const retryAfterMs = typeof seconds === "number" && seconds >= 0 ? seconds * 1000 : undefined;
@@ -103,6 +114,7 @@ export class KubeError extends Error {
       message: `${what}: ${text.slice(0, messageCharsMax)}`,
       retryAfterMs: retryAfterMs === undefined ? undefined : Math.min(retryAfterMs, retryAfterMsMax),
       details: found.details,
+      said: typeof found.message === "string" ? { reason: ownReason, message: found.message } : undefined,
     });
   }
 

@@ -84,6 +84,8 @@ export function resourceKind(group: string, version: string, kind: string, plura
 
 export const leverServices = resourceKind("leveros.dev", "v1alpha1", "LeverService", "leverservices");
 export const leverEndpointTables = resourceKind("leveros.dev", "v1alpha1", "LeverEndpointTable", "leverendpointtables");
+export const replicaSets = resourceKind("apps", "v1", "ReplicaSet", "replicasets");
+export const nodes: ResourceKind = { group: "", version: "v1", kind: "Node", plural: "nodes", isNamespaced: false };
 export const pods = resourceKind("", "v1", "Pod", "pods");
 export const deployments = resourceKind("apps", "v1", "Deployment", "deployments");
 export const leases = resourceKind("coordination.k8s.io", "v1", "Lease", "leases");

@@ -86,6 +86,8 @@ interface Columns {
   readonly texts: string[];
   /** instance, incarnation, process, address of each, as indices of texts. */
   readonly holders: number[];
+  readonly appStartedAt: number[];
+  readonly agentStartedAt: number[];
   readonly slot: number[];
   readonly holder: number[];
   readonly epoch: number[];
@@ -114,6 +116,8 @@ type NumberColumn = Exclude<keyof Columns, "format" | "texts">;
 
 const numberColumns: readonly NumberColumn[] = [
   "holders",
+  "appStartedAt",
+  "agentStartedAt",
   "slot",
   "holder",
   "epoch",
@@ -140,12 +144,16 @@ const numberColumns: readonly NumberColumn[] = [
 export function encodeOwnership({ writer, leaseMs, lastEpoch, rows }: SlotTableContent): TableOwnership {
   const columns: Columns = { format, texts: [], ...emptyColumns() };
   const texts = new Indices<string>((text) => columns.texts.push(text));
-  const holders = new Indices<readonly number[]>((indices) => columns.holders.push(...indices));
+  const holders = new Indices<HolderRef>(({ instance, incarnation, process, address, ...times }) => {
+    columns.holders.push(...[instance, incarnation, process, address].map((text) => texts.of(text, text)));
+    columns.appStartedAt.push(times.appStartedAt);
+    columns.agentStartedAt.push(times.agentStartedAt);
+  });
   const holderIndex = (ref: HolderRef | undefined) => {
     if (ref === undefined) return -1;
-    const { instance, incarnation, process, address } = ref;
-    const indices = [instance, incarnation, process, address].map((text) => texts.of(text, text));
-    return holders.of(indices.join(), indices);
+    const { instance, incarnation, process, address, appStartedAt, agentStartedAt } = ref;
+    const key = JSON.stringify([instance, incarnation, process, address, appStartedAt, agentStartedAt]);
+    return holders.of(key, ref);
   };
   const textIndex = (text: string | undefined) => (text === undefined ? -1 : texts.of(text, text));
   /** Exact for what `isCount` takes, and only for that. */
@@ -299,6 +307,8 @@ function rowsOf(columns: Columns, lastEpoch: number, fail: Fail): StoredSlotRow[
       incarnation: of(texts, "holders"),
       process: of(texts, "holders"),
       address: of(texts, "holders"),
+      appStartedAt: nextFrom("appStartedAt", 0),
+      agentStartedAt: nextFrom("agentStartedAt", 0),
     });
   }
   const list = <Item>(countName: NumberColumn, item: () => Item): Item[] => {

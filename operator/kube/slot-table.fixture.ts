@@ -11,6 +11,8 @@ const holderRef: fc.Arbitrary<HolderRef> = fc.record({
   incarnation: text,
   process: text,
   address: text,
+  appStartedAt: count,
+  agentStartedAt: count,
 });
 
 const reason = fc.constantFrom<MoveReason>(
@@ -76,6 +78,8 @@ export function usualTable(slots: number, instances: number, writer = "w.1"): Sl
     incarnation: `${hex()}-${hex()}-${hex()}-${hex()}.1`,
     process: `${hex()}-${hex()}-${hex()}-${hex()}`,
     address: `10.244.${index >> 8}.${index & 255}:3837`,
+    appStartedAt: now - 5 * 86_400_000 + below(86_400_000),
+    agentStartedAt: now - 6 * 86_400_000 + below(86_400_000),
   }));
   const rows = Array.from({ length: slots }, (_, slot): StoredSlotRow => {
     const moves = Array.from({ length: 5 }, (_, index): SlotMove => {

@@ -401,8 +401,8 @@ export class LocalEnvironment implements AdminSource {
     if (hasExited) this.#processEnded(key, "app");
   }
 
-  #processEnded({ environment, service, instance }: InstanceKey, process: InstanceProcess): void {
-    this.#operator.leader.processEnded(environment, service, instance, process);
+  #processEnded(key: InstanceKey, process: InstanceProcess): void {
+    this.#operator.leader.processEnded(key, process);
   }
 
   #declare(plan: ServicePlan): LocalService {

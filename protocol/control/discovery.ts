@@ -373,7 +373,7 @@ const typeCharsMax = 64;
 /** Epochs travel in 48 bits: wall-clock milliseconds fit for 8,900 years. */
 export const epochMax = 2 ** 48 - 1;
 export const idCharsMax = 253;
-const zoneCharsMax = 63;
+export const zoneCharsMax = 63;
 /** A host name of 253 characters and a port. */
 export const addressCharsMax = 260;
 

@@ -25,6 +25,8 @@ const identity = {
   address: "127.0.0.1:4001",
   incarnation: "b1.0.s1",
   process: "p1",
+  appStartedAt: 1_764_000_000_002,
+  agentStartedAt: 1_764_000_000_001,
   isSilent: false,
   holds: [{ ...at, isDraining: false }],
   released: [{ slot: 8, epoch: 3, hasState: true }],

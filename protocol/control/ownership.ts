@@ -65,6 +65,12 @@ export interface HolderIdentity {
   readonly incarnation: string;
   /** The app's process, as it calls itself: a later incarnation of it proves that the earlier ones hold nothing. */
   readonly process: string;
+  /**
+   * Not before the app's process began, and not before the agent's: wall-clock ms of their machine. What is proven to
+   * have ended there ended later than that, or is another process.
+   */
+  readonly appStartedAt: number;
+  readonly agentStartedAt: number;
   /** As `SilentMessage` says. What it reports to hold may be another's by then, by the proof that its process has ended. */
   readonly isSilent: boolean;
   /** What this incarnation holds by an earlier connection. */
@@ -347,6 +353,8 @@ export function decodeHolderIdentity(args: readonly unknown[]): HolderIdentity {
     address: fields.text("address", addressCharsMax, isAddress, addressRule),
     incarnation: fields.text("incarnation", incarnationCharsMax, isFilled, filledRule),
     process: fields.text("process", typeCharsMax, isFilled, filledRule),
+    appStartedAt: readCount(fields, "appStartedAt"),
+    agentStartedAt: readCount(fields, "agentStartedAt"),
     isSilent: fields.boolean("isSilent"),
     holds: fields.maps("holds", slotsPerMessageMax).map((slot) => ({
       ...readSlotEpoch(slot),

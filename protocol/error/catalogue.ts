@@ -213,6 +213,11 @@ export const catalogue = {
     "The agent has no table of the service's instances, and the operator does not answer.",
     "Repeat later; check the operator.",
   ),
+  NOT_LEADER: row(
+    "network", "UNAVAILABLE", 503, "none",
+    "This replica of the operator does not lead: it does not say who holds which resource.",
+    "Nothing: agents ask the leader that the error names, or another replica.",
+  ),
   DRAINING: row(
     "network", "UNAVAILABLE", 503, "none",
     "The instance is about to stop and takes no new calls.",

@@ -65,8 +65,8 @@ export class OperatorNode {
   }
 
   /** No process of the instance's app, or of its agent, is left. */
-  processEnded({ environment, service, instance }: InstanceKey, process: InstanceProcess): void {
-    this.leader.processEnded(environment, service, instance, process);
+  processEnded(key: InstanceKey, process: InstanceProcess): void {
+    this.leader.processEnded(key, process);
   }
 
   kill(): void {

@@ -62,6 +62,7 @@ const verdicts: Record<Reason, Verdict> = {
   AGENT_UNREACHABLE: "none",
   DISCOVERY_UNAVAILABLE: "none",
   DRAINING: "refused",
+  NOT_LEADER: "refused",
   // Of a resource, not of the instance.
   MOVED: "none",
   RESOURCE_UNAVAILABLE: "none",

@@ -6,6 +6,7 @@
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
+import { isAddress } from "@leveros/protocol/control/discovery.ts";
 import {
   decodeLeaderMessage,
   type HolderIdentity,
@@ -19,7 +20,8 @@ import { defaultOperatorChannelLimits, OperatorChannel } from "../operator-chann
 export interface LeaderLinkOptions {
   readonly clock: Clock;
   readonly random: Random;
-  dial(): Promise<Session>;
+  /** To the replica of the operator at this address, which is said to lead; undefined: to any. */
+  dial(leader: string | undefined): Promise<Session>;
   /** Asked for at each connect. */
   identity(): HolderIdentity;
   onOpen(): void;
@@ -37,6 +39,8 @@ export class LeaderLink {
   #channel: Channel<unknown, HolderMessage> | undefined;
   /** What was said since a channel, that is not open yet, was told who the holder is. */
   #unsaid: HolderMessage[] | undefined;
+  /** Who leads, as a replica that does not has said. */
+  #leader: string | undefined;
 
   constructor(options: LeaderLinkOptions) {
     this.#connection = new OperatorChannel({
@@ -44,7 +48,7 @@ export class LeaderLink {
       random: options.random,
       limits,
       method: ownershipMethod,
-      dial: () => options.dial(),
+      dial: () => options.dial(this.#leader),
       argument: () => {
         this.#unsaid = [];
         return options.identity();
@@ -64,6 +68,8 @@ export class LeaderLink {
       },
       onDisconnected: (error) => {
         this.#unsaid = undefined;
+        const { leader } = error.reason === "NOT_LEADER" ? (error.details ?? {}) : {};
+        this.#leader = typeof leader === "string" && isAddress(leader) ? leader : undefined;
         if (error.reason === "LEASE_LAPSED") options.onOver();
       },
     });

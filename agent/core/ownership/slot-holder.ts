@@ -50,8 +50,8 @@ export interface SlotHolderOptions {
   readonly instance: string;
   /** `host:port` where other agents reach this one. */
   readonly address: string;
-  /** A started session with the operator's leader, on the dialer's side. */
-  dialLeader(): Promise<Session>;
+  /** A started session with the operator's leader, if this is it (undefined: with any replica), on the dialer's side. */
+  dialLeader(leader: string | undefined): Promise<Session>;
   /** For connections with the agents that held slots before. */
   readonly host: LinkHost;
   readonly runtime: CallerRuntime;
@@ -93,6 +93,7 @@ export class SlotHolder implements AppLinkOwner {
   readonly #options: SlotHolderOptions;
   /** Random: an agent that starts again is another holder. */
   readonly #boot: string;
+  readonly #startedAt: number;
   readonly #memory: HandOverMemory;
   readonly #store: HandOverStore;
   readonly #fetcher: HandOverFetcher;
@@ -102,6 +103,7 @@ export class SlotHolder implements AppLinkOwner {
   #isPolicyKnown = false;
   #app: AppLink | undefined;
   #apps = 0;
+  #appStartedAt = 0;
   #lapses = 0;
   #incarnation: Incarnation | undefined;
   /** Those that the incarnation holds, or held and has not released. */
@@ -122,6 +124,7 @@ export class SlotHolder implements AppLinkOwner {
     this.#options = options;
     const { clock, random, host, runtime, environment, service } = options;
     this.#boot = Array.from({ length: 4 }, () => Math.floor(random() * 0x10000).toString(36)).join("-");
+    this.#startedAt = this.#wallMs();
     this.#memory = new HandOverMemory(options.handOverBytesMax);
     this.#store = new HandOverStore(clock, this.#memory, () => options.onEmpty());
     this.#fetcher = new HandOverFetcher({ host, runtime, memory: this.#memory, environment, service });
@@ -262,6 +265,7 @@ export class SlotHolder implements AppLinkOwner {
     this.#endIncarnation();
     this.#app = app;
     this.#apps++;
+    this.#appStartedAt = this.#wallMs();
     this.#isLeaving = this.#isStopping;
     this.#startApp();
   }
@@ -386,11 +390,12 @@ export class SlotHolder implements AppLinkOwner {
     const { clock, random, leaseClock, dialLeader } = this.#options;
     const name = `${this.#boot}.${this.#lapses}.${this.#apps}`;
     const lease = new HolderLease(leaseClock, leaseTimes(policy.leaseMs));
+    const appStartedAt = this.#appStartedAt;
     const leader = new LeaderLink({
       clock,
       random,
-      dial: () => dialLeader(),
-      identity: () => this.#identity(name, app.process, lease),
+      dial: (to) => dialLeader(to),
+      identity: () => this.#identity(name, app.process, appStartedAt, lease),
       onOpen: () => this.#onLeaderOpen(name),
       onMessage: (message) => {
         if (this.#incarnation?.name === name) this.#onLeader(message);
@@ -402,7 +407,7 @@ export class SlotHolder implements AppLinkOwner {
     this.#incarnation = { name, process: app.process, lease, leader };
   }
 
-  #identity(incarnation: string, process: string, lease: HolderLease): HolderIdentity {
+  #identity(incarnation: string, process: string, appStartedAt: number, lease: HolderLease): HolderIdentity {
     const { environment, service, instance, address } = this.#options;
     return {
       environment,
@@ -411,6 +416,8 @@ export class SlotHolder implements AppLinkOwner {
       address,
       incarnation,
       process,
+      appStartedAt,
+      agentStartedAt: this.#startedAt,
       isSilent: this.#isSilent,
       // Of a lease that is over nothing is held, though nobody may have woken to that: the slots may be others'.
       holds: [...(lease.isOver ? [] : this.#slots.values())]
@@ -566,7 +573,7 @@ export class SlotHolder implements AppLinkOwner {
   /** Opens it with what the last holder left, if that can be had. */
   #open(app: AppLink, slot: Slot, origin: SlotOrigin): void {
     const message = { type: "open", slot: slot.slot, epoch: slot.epoch } as const;
-    const nowMs = Math.max(Math.floor(this.#options.leaseClock.read().wallMs), 0);
+    const nowMs = this.#wallMs();
     const lost = { ...message, absent: "lost", tokensSince: nowMs } as const;
     if (origin.memory !== "state") {
       const isFresh = origin.memory === "fresh";
@@ -589,6 +596,10 @@ export class SlotHolder implements AppLinkOwner {
       if (slot.state === "Opening" && this.#app === app) open(handed, giveBack);
       else giveBack();
     });
+  }
+
+  #wallMs(): number {
+    return Math.max(Math.floor(this.#options.leaseClock.read().wallMs), 0);
   }
 
   #refuseGrant({ slot, epoch }: SlotEpoch): void {

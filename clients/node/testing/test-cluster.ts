@@ -100,10 +100,8 @@ export class TestCluster implements TestNetwork {
   }
 
   /** Nothing of what it runs will be heard any more: what it held may go to others at once. */
-  processEnded({ environment, service, instance }: InstanceKey): void {
-    for (const process of ["app", "agent"] as const) {
-      this.#leader.processEnded(environment, service, instance, process);
-    }
+  processEnded(key: InstanceKey): void {
+    for (const process of ["app", "agent"] as const) this.#leader.processEnded(key, process);
   }
 
   /**

@@ -403,7 +403,7 @@ const ownership = z.strictObject({
 
 const agentMemoryMax = 16 * 1024 ** 3;
 
-const agentResources = withRules(
+export const agentResources = withRules(
   z.strictObject({
     requests: z
       .strictObject({

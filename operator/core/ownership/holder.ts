@@ -71,6 +71,8 @@ export class Holder implements HolderRef {
   readonly incarnation: string;
   readonly process: string;
   address: string;
+  readonly appStartedAt: number;
+  readonly agentStartedAt: number;
   readonly lease: HolderLease;
   /** A table from before this leader names it. */
   isRestored: boolean;
@@ -95,13 +97,20 @@ export class Holder implements HolderRef {
     this.incarnation = ref.incarnation;
     this.process = ref.process;
     this.address = ref.address;
+    this.appStartedAt = ref.appStartedAt;
+    this.agentStartedAt = ref.agentStartedAt;
     this.lease = lease;
     this.isRestored = isRestored;
   }
 
+  /** When the process of it began at the latest, wall-clock ms of its machine. */
+  startedAt(process: InstanceProcess): number {
+    return process === "app" ? this.appStartedAt : this.agentStartedAt;
+  }
+
   get ref(): HolderRef {
-    const { instance, incarnation, process, address } = this;
-    return { instance, incarnation, process, address };
+    const { instance, incarnation, process, address, appStartedAt, agentStartedAt } = this;
+    return { instance, incarnation, process, address, appStartedAt, agentStartedAt };
   }
 
   /** Its lease can end: before the first renewal one that no table names has none. */

@@ -1,6 +1,7 @@
 /** A leader on virtual time, its store, and holders that obey the protocol, over links with a delay. */
 
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { ClockReading } from "@leveros/protocol/clock/lease-clock.ts";
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
 import type { OwnershipPolicy, SlotRow } from "@leveros/protocol/control/discovery.ts";
 import { leaseMsDefault, leaseTimes, renewalIntervalMs } from "@leveros/protocol/control/lease.ts";
@@ -13,7 +14,7 @@ import type {
   SlotOrigin,
 } from "@leveros/protocol/control/ownership.ts";
 import type { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { type HolderLink, OwnershipLeader } from "./leader.ts";
+import { type HolderLine, OwnershipLeader } from "./leader.ts";
 import { MemorySlotStore, type SlotStore, type SlotTableContent, type StoredSlotTable } from "./slot-store.ts";
 
 export const policyOf = (slots: number, part: Partial<OwnershipPolicy> = {}): OwnershipPolicy => ({
@@ -114,6 +115,8 @@ export class LeaderWorld {
   readonly errors: unknown[] = [];
   wallOffsetMs = 1_000_000;
   readonly known = new Set<string>();
+  /** What the leader is told of its own lease. */
+  isLeaderAt: (reading: ClockReading) => boolean = () => true;
   /** Slot → the highest epoch under which anybody has opened it. */
   readonly opened = new Map<number, number>();
   /** Grants that promised something that cannot be. */
@@ -154,6 +157,7 @@ export class LeaderWorld {
       },
       random: this.random,
       store: this.store,
+      isLeaderAt: (reading) => this.isLeaderAt(reading),
       onSlots: (_environment, _service, rows) => {
         if (this.leader !== leader) return;
         for (const row of rows) this.#show(row);
@@ -210,7 +214,8 @@ export class LeaderWorld {
 
   /** Of its app and of its agent. */
   processesEnded(instance: string): void {
-    for (const process of ["app", "agent"] as const) this.leader.processEnded("dev", "chat", instance, process);
+    const key = { environment: "dev", service: "chat", instance };
+    for (const process of ["app", "agent"] as const) this.leader.processEnded(key, process);
   }
 
   row(slot: number): SlotRow {
@@ -252,6 +257,9 @@ export class LeaderWorld {
 }
 
 export interface FakeHolderOptions {
+  /** When its app and its agent began, 2 and 1 unless set. */
+  readonly appStartedAt?: number;
+  readonly agentStartedAt?: number;
   /** How fast its clock goes. */
   readonly rate?: number;
   /** How old the app's answer is in each renewal, on its clock. */
@@ -300,7 +308,7 @@ export class FakeHolder {
   isLeaving = false;
   #isCutOff = false;
   #hasApp = true;
-  #link: HolderLink | undefined;
+  #link: HolderLine | undefined;
   #line = 0;
   #lastArrival = { toLeader: 0, toHolder: 0 };
   #renewals = 0;
@@ -350,6 +358,8 @@ export class FakeHolder {
       address: this.address,
       incarnation: this.incarnation,
       process: this.process,
+      appStartedAt: this.options.appStartedAt ?? 2,
+      agentStartedAt: this.options.agentStartedAt ?? 1,
       isSilent: !this.#hasApp,
       holds: [...this.holds].map(([slot, { epoch, isDraining }]) => ({ slot, epoch, isDraining })),
       released: this.released,
@@ -361,7 +371,7 @@ export class FakeHolder {
     const line = ++this.#line;
     const { leader } = this.world;
     try {
-      const link: HolderLink = leader.connect(
+      const link: HolderLine = leader.connect(
         this.identity,
         (message) =>
           this.#deliver("toHolder", () => {

@@ -471,7 +471,7 @@ describe("evidence", () => {
 
   const silences: Record<string, (world: LeaderWorld, holder: FakeHolder) => void> = {
     "says so": (_, holder) => holder.send({ type: "silent" }),
-    "has ended": (world) => world.leader.processEnded("dev", "chat", "a", "agent"),
+    "has ended": (world) => world.leader.processEnded({ environment: "dev", service: "chat", instance: "a" }, "agent"),
     "serves another app": (_, holder) => holder.restartApp(),
   };
   for (const [how, silence] of Object.entries(silences)) {
@@ -482,7 +482,7 @@ describe("evidence", () => {
       world.add("b");
       const { epoch } = world.row(0);
       a.busy.add(0);
-      world.leader.processEnded("dev", "chat", "a", "app");
+      world.leader.processEnded({ environment: "dev", service: "chat", instance: "a" }, "app");
       await world.run(3000);
       expect(world.row(0)).toMatchObject({ holder: "a", epoch });
       silence(world, a);
@@ -491,6 +491,54 @@ describe("evidence", () => {
       expect(world.row(0).fence).toBe(epoch + 1);
     });
   }
+
+  it("of an end charges what began before it, and not what was started after it (sick variant 12)", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    world.add("a", { appStartedAt: 10_000, agentStartedAt: 5000 });
+    await world.run(1000);
+    world.add("b");
+    const { epoch } = world.row(0);
+    const key = { environment: "dev", service: "chat", instance: "a" };
+    for (const process of ["app", "agent"] as const) world.leader.processEnded(key, process, 10_000);
+    await world.run(100);
+    expect(world.row(0)).toMatchObject({ holder: "a", epoch, fence: 0 });
+    world.leader.processEnded(key, "app", 10_001);
+    await world.run(100);
+    expect(world.row(0)).toMatchObject({ holder: "b", fence: epoch + 1 });
+  });
+
+  it("of an end stands for who is found in the table, and for who registers later", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    const a = world.add("a", { staysAway: true });
+    await world.run(1000);
+    const { epoch } = world.row(0);
+    a.partition();
+    world.stopLeader();
+    world.startLeader();
+    const key = { environment: "dev", service: "chat", instance: "a" };
+    // Before the table is read.
+    for (const process of ["app", "agent"] as const) world.leader.processEnded(key, process, 10_000);
+    world.add("b");
+    await world.run(500);
+    expect(world.row(0)).toMatchObject({ holder: "b", fence: epoch + 1 });
+    const late = world.add("a");
+    await world.run(100);
+    expect(late.isConnected).toBe(false);
+    expect(late.refusals.at(0)).toMatchObject({ reason: "LEASE_LAPSED" });
+  });
+
+  it("of an end is not kept for another instance of the same name", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    await world.run(100);
+    const key = { environment: "dev", service: "chat", instance: "a" };
+    world.know("a");
+    for (const process of ["app", "agent"] as const) world.leader.processEnded(key, process, 10_000);
+    world.leader.removeInstance(key);
+    const a = world.add("a");
+    await world.run(1000);
+    expect(a.isConnected).toBe(true);
+    expect(world.row(0).holder).toBe("a");
+  });
 
   it("of an app's end stands for the next leader too, though the agent reports what its app had", async () => {
     const world = new LeaderWorld({ slots: 1 });
@@ -502,7 +550,7 @@ describe("evidence", () => {
     world.know("a", true);
     await world.run(100);
     a.loseApp();
-    world.leader.processEnded("dev", "chat", "a", "app");
+    world.leader.processEnded({ environment: "dev", service: "chat", instance: "a" }, "app");
     await world.run(100);
     expect(b.holds.get(0)?.isOpen).toBe(true);
     const { epoch } = world.row(0);
@@ -511,7 +559,7 @@ describe("evidence", () => {
     world.startLeader();
     world.add("c");
     await world.run(500);
-    world.leader.processEnded("dev", "chat", "a", "app");
+    world.leader.processEnded({ environment: "dev", service: "chat", instance: "a" }, "app");
     await world.run(5000);
     // B may have it, and is waited for.
     expect(world.row(0)).toMatchObject({ epoch: expect.toSatisfy((shown: number) => shown <= epoch) });
@@ -525,7 +573,7 @@ describe("evidence", () => {
     await world.run(1000);
     world.add("b");
     a.partition();
-    world.leader.processEnded("dev", "chat", "a", "app");
+    world.leader.processEnded({ environment: "dev", service: "chat", instance: "a" }, "app");
     // Another start of the agent proves nothing of the last one.
     world.add("a");
     await world.run(leaseMs - 3000);
@@ -700,6 +748,25 @@ describe("a connection", () => {
     expect(() => connect({ instance: "one-more", incarnation: "y.0.0", process: "p" })).toThrow(
       expect.objectContaining({ reason: "OVERLOADED", details: { limit: "holdersPerService", holdersMax: 10_000 } }),
     );
+  });
+});
+
+describe("a leader whose own lease is over", () => {
+  it("answers no renewal, judges no lease and grants nothing, by the very reading (R10c, R14; sick variant 13)", async () => {
+    const world = new LeaderWorld({ slots: 2 });
+    const a = world.add("a", { staysAway: true });
+    await world.run(3000);
+    const epochs = new Map([...world.shown].map(([slot, { epoch }]) => [slot, epoch]));
+    const untilMs = world.clock.now();
+    world.isLeaderAt = (reading) => reading.monotonicMs <= untilMs;
+    const b = world.add("b");
+    await world.run(2000);
+    expect(b.grants).toEqual([]);
+    expect(b.isLeaseRunning).toBe(false);
+    a.partition();
+    await world.run(60_000);
+    for (const [slot, epoch] of epochs) expect(world.row(slot)).toMatchObject({ holder: "a", epoch, fence: 0 });
+    expect(a.isLeaseRunning).toBe(false);
   });
 });
 

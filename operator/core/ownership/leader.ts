@@ -29,6 +29,11 @@ export interface OwnershipLeaderOptions {
   readonly store: SlotStore;
   /** Rows that have changed, as callers are to see them: for `EndpointTables.setSlots`. Does not throw. */
   readonly onSlots: (environment: string, service: string, rows: readonly SlotRow[]) => void;
+  /**
+   * This one leads, by a reading of `leaseClock`: asked for each judgement with the very reading that it is made with
+   * (R10c, R14). Once it is false nothing is judged, granted or renewed any more. Without it: always.
+   */
+  readonly isLeaderAt?: (reading: ClockReading) => boolean;
   /** For the log: the store has failed; it is tried again. Does not throw. */
   readonly onError?: (environment: string, service: string, error: unknown) => void;
   /** Incarnations of one service, 10,000 unless set. One more is refused: OVERLOADED. */
@@ -36,14 +41,20 @@ export interface OwnershipLeaderOptions {
 }
 
 /** The instance that an incarnation is of. */
-interface InstanceKey {
+export interface InstanceKey {
   readonly environment: string;
   readonly service: string;
   readonly instance: string;
 }
 
+/** What a connection of an incarnation says to the leader. */
+export interface HolderLine {
+  message(message: HolderMessage): void;
+  lost(): void;
+}
+
 /** One connection of an incarnation. After another one has replaced it, or its lease has ended, it says nothing more. */
-export class HolderLink {
+export class HolderLink implements HolderLine {
   readonly #slots: ServiceSlots;
   readonly #holder: Holder;
   readonly #connection: HolderConnection;
@@ -106,6 +117,7 @@ export class OwnershipLeader {
     const known = this.#services.get(key);
     if (known !== undefined) return known.setPolicy(policy);
     const { clock, leaseClock, random, store, onSlots, onError, holdersMax = holdersPerServiceMax } = this.#options;
+    const { isLeaderAt = () => true } = this.#options;
     const slots = new ServiceSlots(
       {
         clock,
@@ -113,6 +125,7 @@ export class OwnershipLeader {
         random,
         store,
         holdersMax,
+        isLeaderAt,
         nextWriter: () => `${this.#name}.${++this.#writes}`,
         isOwn: (writer) => writer.startsWith(`${this.#name}.`),
         onSlots,
@@ -157,15 +170,20 @@ export class OwnershipLeader {
   }
 
   /**
-   * The proof that no process of the instance's app, or of its agent, is left, and none will be for what has registered
-   * so far (R10b). In the order of events: a process that is started after it has not registered yet. What an app held
-   * is free when its agent has ended too, or says that nothing of it is still to go out.
+   * The proof that processes of the instance's app, or of its agent, have ended (R10b): those that began before
+   * `endedBefore`, by the wall clock of their machine, whenever they register; infinity: all that have registered so far,
+   * in the order of events. What an app held is free when its agent has ended too, or says that nothing of it is still to
+   * go out.
    */
-  processEnded(environment: string, service: string, instance: string, process: InstanceProcess): void {
+  processEnded(
+    { environment, service, instance }: InstanceKey,
+    process: InstanceProcess,
+    endedBefore = Number.POSITIVE_INFINITY,
+  ): void {
     const key = `${environment}/${service}`;
-    this.#services.get(key)?.processEnded(instance, process);
+    this.#services.get(key)?.processEnded(instance, process, endedBefore);
     const removed = this.#removed.get(key);
-    if (removed !== undefined) endedOfRemoved(removed, instance, process);
+    if (removed !== undefined) endedOfRemoved(removed, instance, process, endedBefore);
   }
 
   // ---------------------------------------------------------------- holders
@@ -180,7 +198,7 @@ export class OwnershipLeader {
     identity: HolderIdentity,
     send: (message: LeaderMessage) => void,
     onEnded: (error: LeverError) => void,
-  ): HolderLink {
+  ): HolderLine {
     const slots = this.#of(identity);
     if (slots === undefined || this.#startedAt === undefined || this.#isClosed) {
       throw new LeverError(

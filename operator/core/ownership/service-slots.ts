@@ -14,7 +14,7 @@ import {
   type OwnershipPolicy,
   type SlotRow as PublishedRow,
 } from "@leveros/protocol/control/discovery.ts";
-import { newLeaderWaitMs, rebalanceDrainMs } from "@leveros/protocol/control/lease.ts";
+import { leaseMsMin, newLeaderWaitMs, rebalanceDrainMs } from "@leveros/protocol/control/lease.ts";
 import type {
   DrainingSlot,
   GrantedSlot,
@@ -55,6 +55,8 @@ export interface SlotsContext {
   readonly random: Random;
   readonly store: SlotStore;
   readonly holdersMax: number;
+  /** This one leads, by a reading of its clocks. */
+  isLeaderAt(reading: ClockReading): boolean;
   /** A name for a write, different from all others. */
   nextWriter(): string;
   isOwn(writer: string): boolean;
@@ -67,14 +69,41 @@ export interface RemovedSlots {
   readonly at: ClockReading;
   readonly leaseMs: number;
   readonly lastEpoch: number;
-  /** Instances that have not released what they had, and which of their processes are known to have ended. */
-  readonly instances: Map<string, Set<InstanceProcess>>;
+  /** Instances that have not released what they had. */
+  readonly instances: Map<string, RemovedInstance>;
 }
 
-/** A process of the instance has ended: with both of them nothing is left of what it had. */
-export function endedOfRemoved({ instances }: RemovedSlots, instance: string, process: InstanceProcess): void {
-  const ended = instances.get(instance);
-  if (ended?.add(process).size === 2) instances.delete(instance);
+export interface RemovedInstance {
+  /** Which of its processes are known to have ended. */
+  readonly ended: ReadonlySet<InstanceProcess>;
+  /** When the newest of them began. */
+  readonly startedAt: Readonly<Record<InstanceProcess, number>>;
+}
+
+/** Processes of the instance that began before this time have ended: with both nothing is left of what it had. */
+export function endedOfRemoved(
+  { instances }: RemovedSlots,
+  instance: string,
+  process: InstanceProcess,
+  endedBefore: number,
+): void {
+  const known = instances.get(instance);
+  if (known === undefined || known.startedAt[process] >= endedBefore) return;
+  const ended = new Set(known.ended).add(process);
+  if (ended.size === 2) instances.delete(instance);
+  else instances.set(instance, { ...known, ended });
+}
+
+/** `holder` has had slots too. */
+function addRemoved(instances: RemovedSlots["instances"], holder: HolderRef, ended: Set<InstanceProcess>): void {
+  const known = instances.get(holder.instance);
+  instances.set(holder.instance, {
+    ended: known === undefined ? ended : ended.intersection(known.ended),
+    startedAt: {
+      app: Math.max(holder.appStartedAt, known?.startedAt.app ?? 0),
+      agent: Math.max(holder.agentStartedAt, known?.startedAt.agent ?? 0),
+    },
+  });
 }
 
 export interface SlotExplanation extends PublishedRow {
@@ -101,6 +130,8 @@ interface InstanceRecord {
   readonly holders: Set<Holder>;
   /** Incarnations that are over. */
   readonly ended: string[];
+  /** By the source: all of its processes that began before have ended, those that have not registered yet too. */
+  endedBefore: Record<InstanceProcess, number>;
 }
 
 /** What one connection is to be told in this turn. */
@@ -188,13 +219,18 @@ export class ServiceSlots {
       );
     }
     // Holders go by the shorter one when they know of it; until then, and for ever after, the longer one is waited for.
-    this.#leaseMs = Math.max(this.#leaseMs, policy.leaseMs);
+    if (policy.leaseMs > this.#leaseMs) {
+      this.#leaseMs = policy.leaseMs;
+      this.#changed();
+    }
     this.#touch();
   }
 
   /** The source knows the instance. */
   setInstance(instance: string, isDraining: boolean): void {
     const record = this.#record(instance);
+    // Another one of that name: what was said of the one before does not hold for it.
+    if (!record.isKnown && this.#isLoaded) record.endedBefore = neverEnded();
     record.isKnown = true;
     record.isDraining = isDraining;
     this.#touch();
@@ -208,10 +244,20 @@ export class ServiceSlots {
     this.#touch();
   }
 
-  processEnded(instance: string, process: InstanceProcess): void {
-    if (!this.#isLoaded) this.#endedEarly.set(instance, (this.#endedEarly.get(instance) ?? new Set()).add(process));
-    for (const holder of this.#instances.get(instance)?.holders ?? []) this.#processEnded(holder, process);
-    if (this.#removed !== undefined) endedOfRemoved(this.#removed, instance, process);
+  /** Those that began before `endedBefore`; infinity: all that have registered so far. */
+  processEnded(instance: string, process: InstanceProcess, endedBefore: number): void {
+    if (Number.isFinite(endedBefore)) {
+      const record = this.#record(instance);
+      record.endedBefore[process] = Math.max(record.endedBefore[process], endedBefore);
+    } else if (!this.#isLoaded) {
+      this.#endedEarly.set(instance, (this.#endedEarly.get(instance) ?? new Set()).add(process));
+    }
+    const record = this.#instances.get(instance);
+    for (const holder of record?.holders ?? []) {
+      if (holder.startedAt(process) < endedBefore) this.#processEnded(holder, process);
+    }
+    if (record !== undefined) this.#dropUnused(record);
+    if (this.#removed !== undefined) endedOfRemoved(this.#removed, instance, process, endedBefore);
     this.#touch();
   }
 
@@ -240,11 +286,11 @@ export class ServiceSlots {
   /** What has to be remembered of a removed table; undefined if nobody can believe in it. */
   get remains(): RemovedSlots | undefined {
     const instances = new Map(this.#removed?.instances);
-    const add = ({ instance, isAppGone, isSilent }: Holder) => {
+    const add = (holder: Holder) => {
       const ended = new Set<InstanceProcess>();
-      if (isAppGone) ended.add("app");
-      if (isSilent) ended.add("agent");
-      instances.set(instance, instances.get(instance)?.intersection(ended) ?? ended);
+      if (holder.isAppGone) ended.add("app");
+      if (holder.isSilent) ended.add("agent");
+      addRemoved(instances, holder, ended);
     };
     for (const row of this.#rows) {
       if (row.holder !== undefined && row.mayHaveRun) add(row.holder);
@@ -289,11 +335,7 @@ export class ServiceSlots {
     const record = this.#instances.get(identity.instance);
     const { incarnation, instance } = identity;
     let holder = this.#holders.get(holderKey(identity));
-    if (holder?.ended !== undefined || record?.ended.includes(incarnation) === true) {
-      throw new LeverError("LEASE_LAPSED", `the incarnation ${incarnation} of ${instance} is over; begin a new one`, {
-        effect: "none",
-      });
-    }
+    if (holder?.ended !== undefined || record?.ended.includes(incarnation) === true) throw over(identity);
     const current = record?.current;
     if (current !== undefined && isEarlierIncarnation(incarnation, current.incarnation)) throw newer(instance);
     if (holder === undefined) {
@@ -306,6 +348,10 @@ export class ServiceSlots {
         );
       }
       holder = this.#addHolder(identity, new HolderLease(leaseClock.read()), false);
+      if (holder.ended !== undefined) {
+        this.#dropHolder(holder);
+        throw over(identity);
+      }
     }
     const owner = this.#record(instance);
     for (const other of owner.holders) {
@@ -363,6 +409,8 @@ export class ServiceSlots {
 
   #onRenew(holder: Holder, n: number, ageMs: number): void {
     const now = this.#context.leaseClock.read();
+    // The next leader waits for what was renewed before this one's time was over, and for nothing else.
+    if (!this.#context.isLeaderAt(now)) return;
     // What is over by this leader's clock is over by the holder's too, and has perhaps been given away already.
     if (holder.hasLease && holder.lease.leftMs(now, this.#leaseMs) <= 0) return this.#touch();
     const isFirst = !holder.hasRenewedHere || holder.hasGivenUp;
@@ -475,6 +523,7 @@ export class ServiceSlots {
         current: undefined,
         holders: new Set(),
         ended: [],
+        endedBefore: neverEnded(),
       };
       this.#instances.set(instance, record);
     }
@@ -484,7 +533,11 @@ export class ServiceSlots {
   #addHolder(ref: HolderRef, lease: HolderLease, isRestored: boolean): Holder {
     const holder = new Holder(ref, lease, isRestored);
     this.#holders.set(holderKey(ref), holder);
-    this.#record(ref.instance).holders.add(holder);
+    const { holders, endedBefore } = this.#record(ref.instance);
+    holders.add(holder);
+    for (const process of ["app", "agent"] as const) {
+      if (holder.startedAt(process) < endedBefore[process]) this.#processEnded(holder, process);
+    }
     return holder;
   }
 
@@ -501,7 +554,8 @@ export class ServiceSlots {
   }
 
   #dropUnused(record: InstanceRecord): void {
-    if (!record.isKnown && record.holders.size === 0) this.#instances.delete(record.instance);
+    // What was said of it may be of somebody whom the table names.
+    if (this.#isLoaded && !record.isKnown && record.holders.size === 0) this.#instances.delete(record.instance);
   }
 
   // ---------------------------------------------------------------- what is due
@@ -521,6 +575,8 @@ export class ServiceSlots {
     const { clock, leaseClock } = this.#context;
     const clockNow = clock.now();
     const now = leaseClock.read();
+    // With the reading that all is judged by. Once its time is over it will be closed, and another one leads.
+    if (!this.#context.isLeaderAt(now)) return;
     if (this.#isLoaded) this.#decide(now);
     this.#file.proceed();
     this.#setTimer(clockNow, now);
@@ -809,6 +865,8 @@ export class ServiceSlots {
   #adopt(stored: StoredSlotTable | undefined, waitFrom: ClockReading): void {
     const before = this.#rows;
     this.#isLoaded = true;
+    // Where tables are given out by others too, a lease that is longer is announced once the record says it.
+    if (this.#leaseMs > (stored?.leaseMs ?? leaseMsMin)) this.#changed();
     if (stored !== undefined) {
       this.#lastEpoch = Math.max(this.#lastEpoch, stored.lastEpoch);
       this.#leaseMs = Math.max(this.#leaseMs, stored.leaseMs);
@@ -829,6 +887,7 @@ export class ServiceSlots {
       }
     }
     this.#endedEarly.clear();
+    for (const record of [...this.#instances.values()]) this.#dropUnused(record);
     for (const holder of this.#holders.values()) {
       this.#takeReport(holder);
       const { unanswered, connection } = holder;
@@ -851,10 +910,11 @@ export class ServiceSlots {
   /** The table of another life of the service, with another number of slots: its holders' leases run out first. */
   #outlive(rows: readonly SlotRow[], waitFrom: ClockReading): void {
     this.#rows = freshRows(this.#slots);
-    const instances = new Map<string, Set<InstanceProcess>>();
+    const instances: RemovedSlots["instances"] = new Map();
     for (const row of rows) {
-      if (row.holder !== undefined) instances.set(row.holder.instance, new Set());
-      for (const former of row.after) instances.set(former.holder.instance, new Set());
+      for (const holder of [row.holder, ...row.after.map((former) => former.holder)]) {
+        if (holder !== undefined) addRemoved(instances, holder, new Set());
+      }
     }
     this.#removed = { at: waitFrom, leaseMs: this.#leaseMs, lastEpoch: this.#lastEpoch, instances };
   }
@@ -902,12 +962,22 @@ export class ServiceSlots {
   }
 }
 
+function neverEnded(): Record<InstanceProcess, number> {
+  return { app: Number.NEGATIVE_INFINITY, agent: Number.NEGATIVE_INFINITY };
+}
+
 function freshRows(slots: number): SlotRow[] {
   return Array.from({ length: slots }, (_, slot) => new SlotRow(slot));
 }
 
 function reasonOf({ ended }: Holder): MoveReason {
   return ended?.proof === "process" ? "processEnded" : "leaseEnded";
+}
+
+function over({ incarnation, instance }: HolderIdentity): LeverError {
+  return new LeverError("LEASE_LAPSED", `the incarnation ${incarnation} of ${instance} is over; begin a new one`, {
+    effect: "none",
+  });
 }
 
 function newer(instance: string): LeverError {

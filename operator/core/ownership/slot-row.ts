@@ -242,6 +242,7 @@ export class SlotRow {
   }
 
   #remember(move: SlotMove): void {
-    this.moves = [...this.moves.slice(1 - movesMax), move];
+    // Clocks may tell fractions; a store takes whole ones.
+    this.moves = [...this.moves.slice(1 - movesMax), { ...move, at: Math.floor(move.at) }];
   }
 }

@@ -13,6 +13,9 @@ export interface HolderRef {
   readonly incarnation: string;
   readonly process: string;
   readonly address: string;
+  /** As the incarnation says it (`HolderIdentity`). */
+  readonly appStartedAt: number;
+  readonly agentStartedAt: number;
 }
 
 /** A holder that is to release the slot before the next one gets it. */

@@ -1,14 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { seeded } from "../../core/seeded-random.fixture.ts";
 import type { InstanceKey, SourceInstance } from "../../core/service-registry.ts";
-import { EndpointSource, isFoundNotReady, type ProcessStarts } from "./endpoint-source.ts";
+import { EndpointSource, isFoundNotReady } from "./endpoint-source.ts";
 import type { Pod } from "./kubernetes-object.ts";
 import { at, type PodShape, pod, running, startedAt } from "./objects.fixture.ts";
 
-function make(starts: ProcessStarts = {}, served: readonly string[] = []) {
+function make(served: readonly string[] = []) {
   const calls: unknown[] = [];
   const instances = new Map<string, SourceInstance>();
-  const facts = { starts };
   const source = new EndpointSource({
     environment: "shop",
     service: "hello",
@@ -21,13 +20,13 @@ function make(starts: ProcessStarts = {}, served: readonly string[] = []) {
         instances.delete(instance);
         calls.push(["remove", instance]);
       },
-      processEnded: ({ instance }, process) => calls.push(["ended", instance, process]),
+      processEnded: ({ instance }, process, endedBefore) =>
+        calls.push(["ended", instance, process, endedBefore - startedAt]),
     },
-    startsOf: () => facts.starts,
     zoneOf: (node) => (node === "node-1" ? "z1" : undefined),
     wasServing: (instance, uid) => served.includes(`${instance}/${uid}`),
   });
-  return { source, calls, instances, facts };
+  return { source, calls, instances };
 }
 
 const name = "hello-1-aaaaa";
@@ -37,7 +36,7 @@ const overShape: PodShape = { app: appEnded, agent: agentEnded, status: { phase:
 
 describe("an instance", () => {
   const only = (shape: PodShape, served: readonly string[] = []) => {
-    const { source, instances } = make({}, served);
+    const { source, instances } = make(served);
     source.upsert(pod(shape));
     const [instance] = instances.values();
     return instance;
@@ -189,60 +188,45 @@ describe("what is told", () => {
   });
 });
 
+const allEnded = [
+  ["ended", name, "app", Number.POSITIVE_INFINITY],
+  ["ended", name, "agent", Number.POSITIVE_INFINITY],
+];
+
 describe("a process's end", () => {
-  const early = { appMs: 0, app: startedAt + 10_000, agent: startedAt };
-
-  test("is told of all that is known to have begun before", () => {
-    const { source, calls, facts } = make(early);
+  test("is told with the time before which all that began have ended, each time", () => {
+    const { source, calls } = make();
     source.upsert(pod({ app: appEnded }));
-    expect(calls).toEqual([
-      ["upsert", name],
-      ["ended", name, "app"],
-    ]);
-    // Now its next process has registered: the same status is of the one before.
-    facts.starts = { ...early, app: startedAt + 60_000 };
     source.upsert(pod({ app: appEnded }));
-    source.processesChanged(name);
-    expect(calls).toHaveLength(2);
-  });
-
-  test("is not told of what nobody knows the beginning of, until somebody does", () => {
-    const { source, calls, facts } = make();
-    source.upsert(pod({ app: appEnded, agent: agentEnded }));
-    expect(calls).toEqual([["upsert", name]]);
-    facts.starts = early;
-    source.processesChanged(name);
-    expect(calls.slice(1)).toEqual([
-      ["ended", name, "app"],
-      ["ended", name, "agent"],
-    ]);
+    const told = ["ended", name, "app", 59_000];
+    expect(calls).toEqual([["upsert", name], told, told]);
+    const later: unknown[] = [];
+    source.tellAll({
+      upsertInstance: ({ instance }) => later.push(["upsert", instance]),
+      removeInstance: () => {},
+      processEnded: ({ instance }, process, endedBefore) =>
+        later.push(["ended", instance, process, endedBefore - startedAt]),
+    });
+    expect(later).toEqual([["upsert", name], told]);
   });
 
   test("is certain of a pod that the kubelet has ended", () => {
     const { source, calls } = make();
     source.upsert(pod());
     source.upsert(pod(overShape));
-    expect(calls.slice(1)).toEqual([
-      ["remove", name],
-      ["ended", name, "app"],
-      ["ended", name, "agent"],
-    ]);
+    expect(calls.slice(1)).toEqual([["remove", name], ...allEnded]);
   });
 
   test("is told of what the last state of a deleted pod says, and of nothing else", () => {
     const gone = make();
     gone.source.upsert(pod());
     gone.source.remove(pod(overShape));
-    expect(gone.calls.slice(1)).toEqual([
-      ["remove", name],
-      ["ended", name, "app"],
-      ["ended", name, "agent"],
-    ]);
-    const forced = make(early);
+    expect(gone.calls.slice(1)).toEqual([["remove", name], ...allEnded]);
+    const forced = make();
     forced.source.upsert(pod());
     forced.source.remove(pod({ meta: { deletionTimestamp: at(0) }, status: { phase: "Failed" } }));
     expect(forced.calls.slice(1)).toEqual([["remove", name]]);
-    const unseen = make(early);
+    const unseen = make();
     unseen.source.remove(pod(overShape));
     expect(unseen.calls).toEqual([]);
   });
@@ -291,6 +275,7 @@ class PodWorld {
   /** The kubelet's word is not the last one. */
   isTaken = false;
   readonly violations: string[] = [];
+  readonly #endedBefore = { app: Number.NEGATIVE_INFINITY, agent: Number.NEGATIVE_INFINITY };
   readonly told = { app: 0, agent: 0 };
 
   constructor(seed: number, lies: Lies = {}) {
@@ -304,25 +289,25 @@ class PodWorld {
       sink: {
         upsertInstance: () => {},
         removeInstance: () => {},
-        processEnded: (_, process) => {
+        processEnded: (_, process, endedBefore) => {
           this.told[process]++;
-          for (const link of this.#known) {
-            if (link[process].finishedMs !== undefined) continue;
-            this.violations.push(`${this.#nowMs}: the ${process} of ${link[process].startedMs} lives`);
-          }
+          this.#endedBefore[process] = Math.max(this.#endedBefore[process], endedBefore);
+          for (const link of this.#known) this.#judge(link, process);
         },
-      },
-      startsOf: () => {
-        const newest = this.#known.at(-1);
-        if (newest === undefined) return {};
-        if (this.#lies.starts) return { app: 0, agent: 0 };
-        return { app: this.#nodeMs(newest.startedMs), agent: this.#nodeMs(newest.agent.startedMs) };
       },
       zoneOf: () => undefined,
       wasServing: () => false,
     });
     this.#start("agent");
     this.#start("app");
+  }
+
+  /** As the leader does. */
+  #judge(link: Link, process: "app" | "agent"): void {
+    const startedMs = process === "app" ? link.startedMs : link.agent.startedMs;
+    const start = this.#lies.starts ? 0 : this.#nodeMs(startedMs);
+    if (link[process].finishedMs !== undefined || start >= this.#endedBefore[process]) return;
+    this.violations.push(`${this.#nowMs}: the ${process} of ${link[process].startedMs} lives`);
   }
 
   get isProven(): boolean {
@@ -474,8 +459,9 @@ class PodWorld {
 
   #deliver(): void {
     while (this.#links[0] !== undefined && this.#links[0].dueMs <= this.#nowMs) {
-      this.#known.push((this.#links.shift() as { link: Link }).link);
-      this.#source.processesChanged("hello-1-aaaaa");
+      const { link } = this.#links.shift() as { link: Link };
+      this.#known.push(link);
+      for (const process of ["app", "agent"] as const) this.#judge(link, process);
     }
     while (this.#states[0] !== undefined && this.#states[0].dueMs <= this.#nowMs) {
       const { pod: state, isLast } = this.#states.shift() as { pod: Pod; isLast: boolean };

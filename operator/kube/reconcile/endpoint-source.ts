@@ -3,34 +3,29 @@
  *
  * Pods say what exists, where it is, and which processes have ended; what is served the agents say themselves. Each pod
  * is looked at as it is now, whatever was seen of it before, so that events may be missed or come again. Invariants: a pod
- * that is terminating takes nothing new; the end of a process is reported only when it is proven (process-end.ts) of all
- * that the operator knows of it, and a pod that is only gone proves nothing.
+ * that is terminating takes nothing new; what is proven of the ends of its processes (process-end.ts) is told each time, and
+ * a pod that is only gone proves nothing.
  */
 
 import { agentContainerName } from "../../api/v1alpha1/lever-service.ts";
 import type { InstanceProcess } from "../../core/ownership/holder.ts";
 import type { InstanceKey, SourceInstance } from "../../core/service-registry.ts";
 import { type ContainerStatus, conditionOf, type Pod, timestampMs } from "./kubernetes-object.ts";
-import { appContainerName, hasEnded, processEnds, statusOf } from "./process-end.ts";
+import { appContainerName, processEnds, statusOf } from "./process-end.ts";
 import { agentPort } from "./wanted-deployment.ts";
-
-/** When the newest of an instance's processes began that the leader knows of, by the clock of their node. */
-export type ProcessStarts = Readonly<Partial<Record<InstanceProcess, number>>>;
 
 /** Where it all goes: `ServiceRegistry` and `OwnershipLeader`. */
 export interface EndpointSink {
   upsertInstance(instance: SourceInstance): void;
   removeInstance(key: InstanceKey): void;
-  /** Of all processes of the kind that have registered so far. */
-  processEnded(key: InstanceKey, process: InstanceProcess): void;
+  /** Those of the kind that began before `endedBefore` (wall-clock ms of their node) have ended. May be told again. */
+  processEnded(key: InstanceKey, process: InstanceProcess, endedBefore: number): void;
 }
 
 export interface EndpointSourceOptions {
   readonly environment: string;
   readonly service: string;
   readonly sink: EndpointSink;
-  /** Asked at the moment of a proof. Missing: nobody knows. */
-  startsOf(instance: string): ProcessStarts;
   /** The zone of a node; undefined where it has none, or the node is not known. */
   zoneOf(node: string): string | undefined;
   /** The pod served when the operator last ran, as its persisted table says. */
@@ -75,10 +70,12 @@ export class EndpointSource {
     for (const pod of pods) this.upsert(pod);
   }
 
-  /** The leader knows more of the instance's processes than before. */
-  processesChanged(instance: string): void {
-    const known = this.#pods.get(instance);
-    if (known !== undefined) this.#prove(instance, known.pod);
+  /** Tells another one all that is known now: a leader that begins. */
+  tellAll(sink: EndpointSink): void {
+    for (const [name, { pod }] of this.#pods) {
+      if (!isFinished(pod)) sink.upsertInstance(this.#instance(name, pod));
+      this.#prove(name, pod, sink);
+    }
   }
 
   /** The service, or the node's zone, is known only now: all instances are told again. */
@@ -119,13 +116,12 @@ export class EndpointSource {
     };
   }
 
-  #prove(name: string, pod: Pod): void {
+  #prove(name: string, pod: Pod, sink = this.#options.sink): void {
     const ends = processEnds(pod);
     // The app first: what it had said may lie in its agent, whose end is the last word.
     for (const process of ["app", "agent"] as const) {
-      if (hasEnded(ends[process], this.#options.startsOf(name)[process])) {
-        this.#options.sink.processEnded(this.#key(name), process);
-      }
+      const endedBefore = ends[process];
+      if (endedBefore !== undefined) sink.processEnded(this.#key(name), process, endedBefore);
     }
   }
 

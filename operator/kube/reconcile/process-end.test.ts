@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { ContainerStatus, TerminatedState } from "./kubernetes-object.ts";
 import { at, type PodShape, pod, running, startedAt } from "./objects.fixture.ts";
-import { hasEnded, processEnds } from "./process-end.ts";
+import { processEnds } from "./process-end.ts";
 
 const ended = (name: string, finishedMs: number, fields: Partial<TerminatedState> = {}): ContainerStatus => ({
   name,
@@ -116,17 +116,4 @@ describe("what is no proof", () => {
     const evicted = [{ type: "DisruptionTarget", status: "True", reason: "TerminationByKubelet" }];
     expect(endsOf({ ...over, status: { ...failed, conditions: evicted } })).toEqual(all);
   });
-});
-
-test.each([
-  [undefined, 0, false],
-  [undefined, undefined, false],
-  [8000, undefined, false],
-  [8000, 7999, true],
-  [8000, 8000, false],
-  [8000, 9500, false],
-  [Number.POSITIVE_INFINITY, undefined, true],
-  [Number.POSITIVE_INFINITY, 9500, true],
-])("all that began before %s: has what began at %s ended? %s", (endedBeforeMs, startedAtMs, expected) => {
-  expect(hasEnded(endedBeforeMs, startedAtMs)).toBe(expected);
 });

@@ -36,12 +36,6 @@ export function processEnds(pod: Pod): ProcessEnds {
   };
 }
 
-/** Whether a process that began at `startedAtMs` has ended by what is proven; undefined: nobody knows when it began. */
-export function hasEnded(endedBeforeMs: number | undefined, startedAtMs: number | undefined): boolean {
-  if (endedBeforeMs === undefined) return false;
-  return endedBeforeMs === Number.POSITIVE_INFINITY || (startedAtMs !== undefined && startedAtMs < endedBeforeMs);
-}
-
 /** The container that runs the service; undefined where the pod does not say it. */
 export function appContainerName({ metadata, spec }: Pod): string | undefined {
   const named = metadata.annotations?.[appContainerAnnotation];

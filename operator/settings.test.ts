@@ -1,0 +1,91 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { flags, operatorSettings, usage } from "./settings.ts";
+
+const directory = mkdtempSync(path.join(tmpdir(), "lever-settings-"));
+const keyFile = path.join(directory, "key");
+writeFileSync(keyFile, "0123456789abcdef\n");
+const shortKeyFile = path.join(directory, "short");
+writeFileSync(shortKeyFile, "0123\n");
+
+afterAll(() => rmSync(directory, { recursive: true }));
+
+const least = ["--agent-image", "agent:1", "--drain-key-file", keyFile];
+
+test("without more than has to be set", () => {
+  expect(operatorSettings(least, {})).toEqual({
+    kubeconfig: undefined,
+    context: undefined,
+    namespace: undefined,
+    name: undefined,
+    advertisedHost: undefined,
+    host: "0.0.0.0",
+    port: 3837,
+    adminPort: 3838,
+    leaseName: "lever-operator",
+    replicaSelector: undefined,
+    agent: {
+      image: "agent:1",
+      operator: "",
+      tokenAudience: "lever-operator",
+      resources: { requests: { cpu: "20m", memory: "64Mi" }, limits: { memory: "128Mi" } },
+      drainKey: "0123456789abcdef",
+    },
+  });
+});
+
+test("by variables as by flags, which go first; an empty one is not set", () => {
+  const variables = {
+    LEVER_AGENT_IMAGE: "agent:2",
+    LEVER_DRAIN_KEY_FILE: keyFile,
+    LEVER_PORT: "1",
+    LEVER_NAMESPACE: "",
+  };
+  expect(operatorSettings(["--port", "2"], variables)).toMatchObject({
+    port: 2,
+    namespace: undefined,
+    agent: { image: "agent:2" },
+  });
+});
+
+test("of a pod with an IPv6 address listens on IPv6", () => {
+  expect(operatorSettings([...least, "--advertised-host", "fd00::7"], {})).toMatchObject({ host: "::" });
+});
+
+describe("what cannot be is said, with the flag and its variable", () => {
+  test.each<[string[], RegExp]>([
+    [[], /^--agent-image \(LEVER_AGENT_IMAGE\) is not set/],
+    [["--agent-image", "a"], /^--drain-key-file \(LEVER_DRAIN_KEY_FILE\) is not set/],
+    [["--agent-image", "a", "--drain-key-file", "/nope"], /cannot be read: ENOENT/],
+    [["--agent-image", "a", "--drain-key-file", shortKeyFile], /has 4 characters, expected 16 or more/],
+    [[...least, "--port", "x"], /^--port \(LEVER_PORT\) is "x", expected a port from 0 to 65535/],
+    [[...least, "--admin-port", "65536"], /^--admin-port .* is "65536"/],
+    [[...least, "--namespace", "A B"], /^--namespace .* is "A B", expected a namespace/],
+    [[...least, "--advertised-host", "[::1]"], /^--advertised-host .* expected an address, without brackets/],
+    [[...least, "--agent-image-pull-policy", "Sometimes"], /expected Always, IfNotPresent or Never/],
+    [[...least, "--agent-operator", "operator"], /^--agent-operator .* is "operator", expected host:port/],
+    [[...least, "--agent-run-as-user", "0"], /expected the number of a user that is not root/],
+    [[...least, "--agent-resources", "{"], /^--agent-resources .* expected JSON such as/],
+    [[...least, "--agent-resources", '{"requests":{"cpu":"lots"}}'], /^--agent-resources .* expected JSON such as/],
+    [[...least, "--bogus"], /--bogus/],
+    [["extra"], /extra/],
+  ])("%j", (args, message) => {
+    expect(() => operatorSettings(args, {})).toThrow(
+      expect.objectContaining({ reason: "INVALID_OPTION", rawMessage: expect.stringMatching(message) }),
+    );
+  });
+});
+
+test("help has every flag, and so has docs/operator.md, with its variable and default", () => {
+  expect(operatorSettings(["--help"], {})).toBeUndefined();
+  const page = readFileSync(new URL("../docs/operator.md", import.meta.url), "utf8");
+  for (const [name, flag] of Object.entries(flags)) {
+    expect(usage()).toContain(`--${name} ${flag.value}`);
+    const fallback = "fallback" in flag ? `\`${flag.fallback}\`` : "";
+    expect(page).toContain(`| \`--${name}\` | \`${flag.variable}\` | ${fallback} | ${flag.help} |`);
+  }
+  const rows = [...page.matchAll(/^\| `--([a-z-]+)` \|/gm)].map(([, name]) => name);
+  expect(rows).toEqual(Object.keys(flags));
+});
