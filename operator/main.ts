@@ -4,7 +4,8 @@
 import { hostname } from "node:os";
 import { type AdminServer, startAdminServer } from "@leveros/agent/host/admin-server.ts";
 import { hostLeaseClock } from "@leveros/agent/host/host-lease-clock.ts";
-import { dialOperator, listenProblem } from "@leveros/agent/host/hosted-agent.ts";
+import { listenProblem } from "@leveros/agent/host/hosted-agent.ts";
+import { dialOperator } from "@leveros/agent/host/operator-sessions.ts";
 import { hostPort, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
