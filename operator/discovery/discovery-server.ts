@@ -8,7 +8,7 @@
  */
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
-import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import type { Clock, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import {
   type DiscoveryIdentity,
   decodeDiscoveryIdentity,
@@ -44,9 +44,9 @@ import { type HolderDoor, OwnershipConnection } from "./ownership-connection.ts"
  * A further method. It checks the arguments itself; a LeverError with effect none, thrown or rejected with, is given to
  * the caller as it is.
  */
-export type OperatorCall = (args: readonly unknown[], session: Session) => unknown;
+export type OperatorCall = (args: readonly unknown[], session?: Session) => unknown;
 /** The same of a streaming one: checks the arguments, and gives what runs. */
-export type OperatorChannel = (args: readonly unknown[], session: Session) => (channel: Channel) => Promise<void>;
+export type OperatorChannel = (args: readonly unknown[], session?: Session) => (channel: Channel) => Promise<void>;
 
 export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   readonly clock: Clock;
@@ -135,15 +135,16 @@ export class DiscoveryServer {
    */
   acceptAnonymous(transport: Transport): void {
     const { clock } = this.#options;
-    const timer = clock.setTimer(
+    let timer: TimerHandle | undefined;
+    const session = this.accept(transport, (closed) => {
+      if (timer !== undefined) clock.clearTimer(timer);
+      this.#anonymous.delete(closed);
+    });
+    if (session.isClosed) return;
+    timer = clock.setTimer(
       () => session.close(new LeverError("UNAUTHENTICATED", "sessions without a certificate are short")),
       anonymousMs,
     );
-    const session = this.accept(transport, () => {
-      clock.clearTimer(timer);
-      this.#anonymous.delete(session);
-    });
-    if (session.isClosed) return;
     this.#anonymous.add(session);
     if (this.#anonymous.size <= anonymousMax) return;
     session.close(
@@ -152,7 +153,7 @@ export class DiscoveryServer {
   }
 
   /** Begins a session with whoever dialled. The transport is the session's from here on. */
-  accept(transport: Transport, onClose?: () => void): Session {
+  accept(transport: Transport, onClose?: (session: Session) => void): Session {
     const { clock, library, sessionsMax = 20_000 } = this.#options;
     const session: Session = new Session({
       transport,
@@ -169,7 +170,7 @@ export class DiscoveryServer {
         onOpen: (stream, open) => this.#server.onOpen(stream, open),
         onClose: () => {
           this.#sessions.delete(session);
-          onClose?.();
+          onClose?.(session);
         },
       },
     });
@@ -310,7 +311,8 @@ function checkClaim(proven: Identity, claimed: Partial<Identity> & Pick<Identity
 }
 
 /** What is for the operator's replicas alone. Throws IDENTITY_DENIED for others, where it is known who they are. */
-export function checkReplica({ provenIdentity: proven }: Session): void {
+export function checkReplica(session: Session | undefined): void {
+  const proven = session?.provenIdentity;
   if (proven === undefined || proven.role === "operator") return;
   throw new LeverError("IDENTITY_DENIED", `${describeIdentity(proven)} is no replica of the operator`, {
     effect: "none",
