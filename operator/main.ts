@@ -9,13 +9,12 @@ import { addIdentityMetrics } from "@leveros/agent/host/identity-metrics.ts";
 import { dialOperator } from "@leveros/agent/host/operator-sessions.ts";
 import { Refusals } from "@leveros/agent/host/refusals.ts";
 import { hostPort, type Listener } from "@leveros/agent/host/socket.ts";
-import { dialTls, listenTls } from "@leveros/agent/host/tls.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
-import type { SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Identity } from "./identity/identity-secret.ts";
 import { addIssuerMetrics } from "./identity/issuer-metrics.ts";
+import { dialReplica, listenForAgents } from "./identity/operator-door.ts";
 import { OperatorIdentity } from "./identity/operator-identity.ts";
 import { HttpsTransport } from "./kube/https-transport.ts";
 import { KubeClient } from "./kube/kube-client.ts";
@@ -34,10 +33,6 @@ function fail(error: unknown): never {
     `lever-operator: ${LeverError.is(error) ? error.rawMessage : error instanceof Error ? error.message : error}`,
   );
   process.exit(2);
-}
-
-function isReplica({ kind }: SpiffeId): boolean {
-  return kind === "operator";
 }
 
 async function run(settings: OperatorSettings): Promise<void> {
@@ -85,18 +80,12 @@ async function run(settings: OperatorSettings): Promise<void> {
   });
   addIssuerMetrics(metrics.registry, identity);
   // Bound at once, so that a port that cannot be had is known; nobody is served before all is known.
-  let listener: Listener | undefined = await listenTls({
+  let listener: Listener | undefined = await listenForAgents({
     host: settings.host,
     port: settings.port,
     credentials: identity,
-    accepts: () => true,
-    acceptsAnonymous: true,
     refusals,
-    onTransport: (transport, id) => {
-      if (operator?.isReady !== true) transport.destroy();
-      else if (id === undefined) operator.server.acceptAnonymous(transport);
-      else operator.server.accept(transport);
-    },
+    server: () => (operator?.isReady === true ? operator.server : undefined),
   }).catch((error) => {
     throw listenProblem(error, `port ${settings.port}`, "--port");
   });
@@ -123,11 +112,9 @@ async function run(settings: OperatorSettings): Promise<void> {
     ...(settings.replicaSelector !== undefined && { replicaSelector: settings.replicaSelector }),
     replicaPort: listener.port,
     dial: (to) =>
-      dialOperator(to, { ...self, instance: name }, async (replica, timeoutMs) => {
-        const credentials = identity.current;
-        if (credentials === undefined) throw new Error("there is no certificate yet");
-        return await dialTls(replica, { timeoutMs, credentials, accepts: isReplica, expected: "a replica", refusals });
-      }),
+      dialOperator(to, { ...self, instance: name }, (replica, timeoutMs) =>
+        dialReplica(replica, timeoutMs, identity, refusals),
+      ),
     library,
     observer: {
       onLog: log,

@@ -33,7 +33,7 @@ import type { CredentialSource, Credentials } from "./tls.ts";
 const renewAt = 2 / 3;
 const renewJitter = 0.05;
 /** How often files are looked at, and whether something is due. */
-const tickMsDefault = 5000;
+const lookMsDefault = 5000;
 const backoffMinMs = 250;
 const backoffMaxMs = 30_000;
 const callTimeoutMs = 10_000;
@@ -50,7 +50,8 @@ export interface CertificateKeeperOptions {
   readonly random?: Random;
   /** Since 1970. */
   readonly wallMs?: () => number;
-  readonly tickMs?: number;
+  /** How often files are looked at, 5 s unless set. */
+  readonly lookMs?: number | undefined;
 }
 
 export class CertificateKeeper implements CredentialSource {
@@ -128,20 +129,19 @@ export class CertificateKeeper implements CredentialSource {
   async #tick(): Promise<void> {
     try {
       await this.#readBundle();
-      if (this.#fileBundle !== undefined && this.#isDue()) await this.#renew(this.#fileBundle);
+      if (this.#fileBundle !== undefined && this.#wallMs() >= this.#dueAtMs) await this.#renew(this.#fileBundle);
     } catch (error) {
       this.#failed(error);
     }
     if (this.#isClosed) return;
-    const waitMs = Math.max(this.#nextTryAtMs - this.#wallMs(), 1);
-    const { tickMs = tickMsDefault } = this.#options;
-    // While there is none each moment counts; and then, a timer that is long is late when the machine has slept.
-    this.#timer = setTimeout(() => void this.#tick(), this.#isDue() ? Math.min(waitMs, tickMs) : tickMs);
+    const { lookMs = lookMsDefault } = this.#options;
+    // No timer until the renewal itself: it would be late when the machine has slept.
+    const waitMs = Math.min(Math.max(this.#dueAtMs - this.#wallMs(), 1), lookMs);
+    this.#timer = setTimeout(() => void this.#tick(), waitMs);
   }
 
-  #isDue(): boolean {
-    const nowMs = this.#wallMs();
-    return nowMs >= this.#nextTryAtMs && (this.#issued === undefined || nowMs >= this.#renewAtMs);
+  get #dueAtMs(): number {
+    return Math.max(this.#nextTryAtMs, this.#issued === undefined ? 0 : this.#renewAtMs);
   }
 
   #failed(error: unknown): void {

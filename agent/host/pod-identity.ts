@@ -17,6 +17,8 @@ import { dialTls, listenTls } from "./tls.ts";
 export interface IdentityFiles {
   readonly tokenFile: string;
   readonly trustFile: string;
+  /** How often they are looked at, 5 s unless set. */
+  readonly lookMs?: number;
 }
 
 export interface PodIdentityOptions extends IdentityFiles {
@@ -30,7 +32,7 @@ export class PodIdentity {
   readonly keeper: CertificateKeeper;
   readonly refusals: Refusals;
 
-  constructor({ operator, identity, tokenFile, trustFile, onLog }: PodIdentityOptions) {
+  constructor({ operator, identity, tokenFile, trustFile, lookMs, onLog }: PodIdentityOptions) {
     this.refusals = new Refusals({ onLog: onLog && ((text) => onLog("warn", text)) });
     const dialer = (bundle: string) =>
       new OperatorDialer({
@@ -40,7 +42,7 @@ export class PodIdentity {
         dial: (address, timeoutMs) => dialTls(address, { timeoutMs, credentials: { bundle }, ...anOperator }),
       });
     const dial = async (bundle: string) => startOperatorSession(await dialer(bundle).any(), identity);
-    this.keeper = new CertificateKeeper({ tokenFile, trustFile, dial, onLog });
+    this.keeper = new CertificateKeeper({ tokenFile, trustFile, dial, lookMs, onLog });
     this.keeper.start();
   }
 

@@ -1,5 +1,5 @@
 import { generateKeyPairSync, webcrypto, X509Certificate } from "node:crypto";
-import { connect as connectPlain } from "node:net";
+import { connect as connectPlain, createServer } from "node:net";
 import { connect } from "node:tls";
 import { PeerLink } from "@leveros/agent/core/peer-link.ts";
 import { Refusals } from "@leveros/agent/host/refusals.ts";
@@ -353,17 +353,14 @@ describe("who dials", () => {
   });
 
   test("a port that takes connections and does nothing is given up in time", async () => {
-    const door = await new Door(await credentialsFor(b)).open();
     const blackhole = await new Promise<Listener>((resolve) => {
-      import("node:net").then(({ createServer }) => {
-        const server = createServer((socket) => socket.on("error", () => {}).resume());
-        server.listen(0, "127.0.0.1", () => {
-          const { port } = server.address() as { port: number };
-          resolve({ address: `127.0.0.1:${port}`, port, close: () => server.close() });
-        });
+      const server = createServer((socket) => socket.on("error", () => {}).resume());
+      server.listen(0, "127.0.0.1", () => {
+        const { port } = server.address() as { port: number };
+        resolve({ address: `127.0.0.1:${port}`, port, close: () => server.close() });
       });
     });
-    opened.push(blackhole, { close: () => door.listener?.close() });
+    opened.push(blackhole);
     const options = { timeoutMs: 100, credentials: await credentialsFor(a), accepts: () => true, expected: "" };
     await expect(dialTls(blackhole.address, options)).rejects.toThrow(/within 100 ms/);
     await expect(dialTls("nonsense", options)).rejects.toThrow(/is no host:port/);
