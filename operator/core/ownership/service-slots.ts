@@ -261,6 +261,12 @@ export class ServiceSlots {
     this.#touch();
   }
 
+  /** Somebody has deleted the table, as the source has heard. */
+  tableGone(): void {
+    this.#file.suspect();
+    this.#touch();
+  }
+
   /** Nothing is done any more. */
   close(): void {
     this.#isClosed = true;
@@ -277,7 +283,7 @@ export class ServiceSlots {
     });
     for (const holder of this.#holders.values()) holder.disconnect(error);
     try {
-      await this.#file.delete();
+      await this.#file.delete(() => this.#context.isLeaderAt(this.#context.leaseClock.read()));
     } catch (thrown) {
       this.#context.onError(this.environment, this.service, thrown);
     }
@@ -296,6 +302,8 @@ export class ServiceSlots {
       if (row.holder !== undefined && row.mayHaveRun) add(row.holder);
       for (const former of row.after) add(former.holder);
     }
+    // Nobody has read who had them.
+    if (!this.#isLoaded) instances.set(nobody, { ended: new Set(), startedAt: { app: 0, agent: 0 } });
     if (instances.size === 0) return undefined;
     return {
       at: this.#context.leaseClock.read(),
