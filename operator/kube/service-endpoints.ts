@@ -63,7 +63,13 @@ export class ServiceEndpoints {
       onUpsert: (object) => this.#onService(object),
       onDelete: (object) => this.#onServiceGone(object),
     });
-    tables.subscribe({ onUpsert: (table) => this.#onTable(table), onDelete: (table) => this.#onTable(table) });
+    tables.subscribe({
+      onUpsert: (table) => this.#onTable(table),
+      onDelete: (table) => {
+        this.#options.slots.tableGone(table.metadata.namespace ?? "", table.metadata.name);
+        this.#onTable(table);
+      },
+    });
     pods.subscribe({
       onUpsert: (pod, old) => this.#onPod(pod, old),
       onDelete: (pod) => this.#onPodGone(pod),
