@@ -179,7 +179,8 @@ describe("a table", () => {
     await world.until(() => agents.every(({ held }) => held.size === 4));
     await world.run(3000);
     const ownership = () =>
-      (world.api.object(leverEndpointTables, "shop", "hello") as { ownership?: { rows: unknown } } | undefined)?.ownership;
+      (world.api.object(leverEndpointTables, "shop", "hello") as { ownership?: { rows: unknown } } | undefined)
+        ?.ownership;
     const before = ownership()?.rows;
     world.api.remove(leverEndpointTables, "shop", "hello");
     await world.run(100);
@@ -209,7 +210,8 @@ describe("a table", () => {
     await world.start();
     await running();
     await world.run(5000);
-    const writes = () => world.api.requests.filter(({ method, path }) => method !== "GET" && path.includes("/leverendpointtables")).length;
+    const writes = () =>
+      world.api.requests.filter(({ method, path }) => method !== "GET" && path.includes("/leverendpointtables")).length;
     const before = writes();
     await world.stop(first);
     await world.run(10_000);
