@@ -527,6 +527,20 @@ describe("evidence", () => {
     expect(late.refusals.at(0)).toMatchObject({ reason: "LEASE_LAPSED" });
   });
 
+  it("of an end that was told by a clock which has been set back refuses nobody once it is told anew", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    await world.run(100);
+    const key = { environment: "dev", service: "chat", instance: "a" };
+    world.know("a");
+    for (const process of ["app", "agent"] as const) world.leader.processEnded(key, process, 10_000);
+    const a = world.add("a", { appStartedAt: 5000, agentStartedAt: 4000 });
+    await world.run(100);
+    expect(a.isConnected).toBe(false);
+    for (const process of ["app", "agent"] as const) world.leader.processEnded(key, process, 4000);
+    await world.run(leaseMs);
+    expect(world.row(0).holder).toBe("a");
+  });
+
   it("of an end is not kept for another instance of the same name", async () => {
     const world = new LeaderWorld({ slots: 1 });
     await world.run(100);

@@ -247,8 +247,8 @@ export class ServiceSlots {
   /** Those that began before `endedBefore`; infinity: all that have registered so far. */
   processEnded(instance: string, process: InstanceProcess, endedBefore: number): void {
     if (Number.isFinite(endedBefore)) {
-      const record = this.#record(instance);
-      record.endedBefore[process] = Math.max(record.endedBefore[process], endedBefore);
+      // What was said last: a clock that was set back may have made more of it before.
+      this.#record(instance).endedBefore[process] = endedBefore;
     } else if (!this.#isLoaded) {
       this.#endedEarly.set(instance, (this.#endedEarly.get(instance) ?? new Set()).add(process));
     }
