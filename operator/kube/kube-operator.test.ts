@@ -170,6 +170,18 @@ describe("a LeverService", () => {
   });
 });
 
+test("a pod that is labelled as another service's is that one's, and not the first one's any more", async () => {
+  const replica = await world.start();
+  world.apply("other", two);
+  await running();
+  const found = world.api.object(pods, "shop", "hello-1-aaaaa") as KubeObject;
+  const metadata = { ...found.metadata, labels: { "leveros.dev/service": "other" } };
+  world.api.put(pods, { ...found, metadata } as KubeObject);
+  await world.run(100);
+  const idsOf = (service: string) => replica.operator.tables.table("shop", service).instances.map(({ id }) => id);
+  expect([idsOf("hello"), idsOf("other")]).toEqual([["hello-1-bbbbb"], ["hello-1-aaaaa"]]);
+});
+
 describe("a table", () => {
   const slots = `ownership: { slots: 8 }\n${two}`;
 

@@ -154,17 +154,18 @@ export class ServiceEndpoints {
   }
 
   #onPod(pod: Seen<Pod>, old: Seen<Pod> | undefined): void {
-    const { namespace = "", labels } = pod.metadata;
-    const service = labels?.[serviceLabel];
+    const { namespace = "" } = pod.metadata;
+    const service = serviceOf(pod);
+    const isMoved = old !== undefined && serviceOf(old) !== service;
+    if (isMoved) this.#onPodGone(old);
     if (service === undefined) return;
     const known = this.#get(namespace, service);
-    if (old === undefined) known.podCount++;
+    if (old === undefined || isMoved) known.podCount++;
     this.#attempt(namespace, service, () => known.source.upsert(pod));
   }
 
   #onPodGone(pod: Seen<Pod>): void {
-    const { namespace = "", labels } = pod.metadata;
-    const known = this.#known.get(`${namespace}/${labels?.[serviceLabel] ?? ""}`);
+    const known = this.#known.get(`${pod.metadata.namespace ?? ""}/${serviceOf(pod) ?? ""}`);
     if (known === undefined) return;
     known.source.remove(pod);
     known.podCount--;
@@ -210,6 +211,10 @@ export class ServiceEndpoints {
       this.#options.onError(environment, service, error);
     }
   }
+}
+
+function serviceOf({ metadata }: Seen<Pod>): string | undefined {
+  return metadata.labels?.[serviceLabel];
 }
 
 /** `recordMs`: the longest lease that the leader's record says that it reckons with. */
