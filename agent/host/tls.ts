@@ -41,7 +41,7 @@ export interface CredentialSource {
 }
 
 const protocolName = "lever/1";
-const handshakeTimeoutMs = 5000;
+export const handshakeTimeoutMs = 5000;
 
 export function contextOptions(credentials: Partial<Credentials>): SecureContextOptions {
   const { certificate, key, bundle } = credentials;

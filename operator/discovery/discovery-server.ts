@@ -71,8 +71,8 @@ export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
 const assemblyBytesMax = 16 * 1024 * 1024;
 
 /** Of those who have proven nothing: a session is for one question. */
-const anonymousMs = 20_000;
-const anonymousMax = 2000;
+export const anonymousMs = 20_000;
+export const anonymousMax = 2000;
 
 const sessionLimits: SessionLimits = {
   ...defaultSessionLimits,

@@ -22,15 +22,7 @@ import {
   X509Certificate,
   X509CertificateGenerator,
 } from "@peculiar/x509";
-
-export const dayMs = 86_400_000;
-export const hourMs = 3_600_000;
-/** Of Lever's own CA. */
-export const authorityLifeMs = 365 * dayMs;
-/** Of every certificate of an agent, a gateway or the operator. */
-export const certificateLifeMs = dayMs;
-/** Clocks of nodes may differ by this much: certificates begin so long before they are made. */
-export const clockSkewMs = 5 * 60_000;
+import { authorityLifeMs, certificateLifeMs, clockSkewMs } from "./lifetimes.ts";
 
 const p256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 const pemPattern = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;

@@ -2,9 +2,9 @@ import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { afterEach, expect, test, vi } from "vitest";
 import { ApiServer } from "../kube/api-server.fixture.ts";
 import { KubeClient } from "../kube/kube-client.ts";
-import { authorityLifeMs } from "./authority.ts";
 import { certificatesIn, foreignAuthority } from "./identity.fixture.ts";
 import { IdentitySecret, type SecretObject, secrets } from "./identity-secret.ts";
+import { authorityLifeMs } from "./lifetimes.ts";
 import { announceMs } from "./rotation.ts";
 import { secretData } from "./secret-content.ts";
 

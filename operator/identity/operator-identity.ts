@@ -15,9 +15,10 @@ import { isLeverPod } from "../kube/reconcile/endpoint-source.ts";
 import type { Pod } from "../kube/reconcile/kubernetes-object.ts";
 import { serviceLabel } from "../kube/reconcile/wanted-deployment.ts";
 import type { Reflector } from "../kube/reflector.ts";
-import { hourMs, issue } from "./authority.ts";
+import { issue } from "./authority.ts";
 import { CertificateIssuer } from "./certificate-issuer.ts";
 import { type Identity, IdentitySecret } from "./identity-secret.ts";
+import { hourMs } from "./lifetimes.ts";
 import { TrustMaps } from "./trust-maps.ts";
 
 /** Of its life, when the own certificate is made anew. */

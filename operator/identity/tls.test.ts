@@ -19,7 +19,8 @@ import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { type AuthorityPem, dayMs, issue, makeAuthority, readAuthority } from "./authority.ts";
+import { type AuthorityPem, issue, makeAuthority, readAuthority } from "./authority.ts";
+import { dayMs } from "./lifetimes.ts";
 
 const clock = runtimeClock(globalThis);
 const a: SpiffeId = { kind: "instance", environment: "shop", service: "chat", instance: "chat-1", uid: "1" };
