@@ -13,12 +13,21 @@ import { endpointsText, resourcesText, servicesText } from "./services.ts";
 const names = { environment: "dev", service: "chat" };
 
 test("services", () => {
-  const operator = { version: "0.1.0", address: "a:1", pid: 1, gateways: [] };
+  const operator = {
+    version: "0.1.0",
+    address: "a:1",
+    pid: 1,
+    replica: null,
+    leader: null,
+    otherReplicas: 0,
+    gateways: [],
+  };
   const chat = {
     ...names,
     url: "lever://dev/chat",
     isReady: false,
     reason: "BackOff",
+    message: null,
     serving: 2,
     desired: 3,
     methods: [],
@@ -42,6 +51,9 @@ test("endpoints", () => {
     restarts: 2,
     adminPort: null,
     isAttached: true,
+    node: null,
+    podUid: null,
+    problem: null,
   };
   const report = { ...names, version: 7, policy: defaultServicePolicy, endpoints: [endpoint] };
   expect(endpointsText([report])).toBe(

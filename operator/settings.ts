@@ -21,6 +21,7 @@ export interface OperatorSettings {
   readonly host: string;
   readonly port: number;
   readonly adminPort: number;
+  readonly forwardPort: number;
   readonly leaseName: string;
   readonly replicaSelector: string | undefined;
   /** `operator` empty: made from the namespace. */
@@ -73,6 +74,12 @@ export const flags = {
     value: "PORT",
     help: "The port of /metrics, /livez and /readyz.",
     fallback: "3838",
+  },
+  "forward-port": {
+    variable: "LEVER_FORWARD_PORT",
+    value: "PORT",
+    help: "The port, of the loopback address alone, that `lever` reaches by a port-forward.",
+    fallback: "3839",
   },
   "lease-name": {
     variable: "LEVER_LEASE_NAME",
@@ -166,6 +173,7 @@ export function operatorSettings(args: readonly string[], variables: Variables):
     host: text("host") ?? (advertisedHost?.includes(":") === true ? "::" : "0.0.0.0"),
     port: port("port"),
     adminPort: port("admin-port"),
+    forwardPort: port("forward-port"),
     leaseName: matching("lease-name", label, "the name of a Lease") as string,
     replicaSelector: text("replica-selector"),
     agent: {
