@@ -6,7 +6,7 @@ import { LeverError } from "leveros";
 import type pc from "picocolors";
 import { connect } from "./call-options.ts";
 import { checkExitCode, exitCodeOf } from "./exit-code.ts";
-import { addOperatorFlags, Operator, type OperatorFlags, operatorUrl, printReport } from "./operator-command.ts";
+import { addOperatorFlags, LocalOperator, type OperatorFlags, operatorUrl, printReport } from "./operator-command.ts";
 import { coloursOf, printError } from "./output.ts";
 import { flushOutput } from "./standard-output.ts";
 import { version } from "./version.ts";
@@ -47,7 +47,7 @@ Exit codes: 0 all is well, 5 a check failed, 2 usage, 4 internal.`,
 /** Those after one without which they cannot be made are left out. */
 async function allChecks(flags: OperatorFlags): Promise<Check[]> {
   await using client = connect(operatorUrl("check"), flags);
-  const operator = new Operator(client, new AbortController().signal);
+  const operator = new LocalOperator(client, new AbortController().signal);
   const through = flags.gateway === undefined && process.env["LEVER_AGENT"] !== undefined ? "agent" : "gateway";
   let services: ServicesReport;
   try {

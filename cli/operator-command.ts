@@ -1,22 +1,25 @@
 /** What the commands that ask the operator do alike: their flags, the way there, and how errors are said. */
 
+import type { EvictReport, ScaleReport, ServicesReport } from "@leveros/operator/admin/admin-report.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { isDnsLabel } from "@leveros/protocol/target/lever-url.ts";
 import { type Command, Option } from "commander";
 import { type Channel, type Client, LeverError, MethodError } from "leveros";
-import { connect, gatewayHostDefault, gatewayPortDefault } from "./call-options.ts";
+import { connect, environmentDefault, gatewayHostDefault, gatewayPortDefault } from "./call-options.ts";
+import { type ClusterFlags, isAboutCluster } from "./cluster-flags.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { Interruption } from "./interruption.ts";
 import { type OutputFormat, printError } from "./output.ts";
 import { flushOutput, writeOutput } from "./standard-output.ts";
 
-export interface OperatorFlags {
-  readonly gateway?: string;
+export interface OperatorFlags extends ClusterFlags {
   readonly output: OutputFormat;
 }
 
 /** An answer of the operator takes milliseconds, unless it waits for an instance. */
 const timeoutMsDefault = 10_000;
+/** A little more than a local operator waits for the replacement. */
+const evictTimeoutMs = 75_000;
 
 export function addOperatorFlags(command: Command): Command {
   return command
@@ -32,7 +35,19 @@ export function operatorUrl(method: string): string {
 }
 
 /** The operator's methods, as `operator/admin/admin-report.ts` says what they answer. */
-export class Operator {
+export interface Operator {
+  /** The environment that is meant where none is named. Undefined: on this machine, where lists are of all. */
+  readonly home: string | undefined;
+  ask<Report>(method: string, args?: readonly unknown[], timeoutMs?: number): Promise<Report>;
+  /** Of the environment, or of all. */
+  services(environment?: string): Promise<ServicesReport>;
+  evict(instance: string, environment?: string): Promise<EvictReport>;
+  scale(service: string, replicas: number, environment?: string): Promise<ScaleReport>;
+}
+
+/** The one of `lever dev`. */
+export class LocalOperator implements Operator {
+  readonly home = undefined;
   readonly #client: Client;
   readonly #signal: AbortSignal;
 
@@ -49,6 +64,18 @@ export class Operator {
     const options = { timeoutMs: timeoutMsDefault, signal: this.#signal };
     return this.#client.openChannel<Receives, Sends>(operatorUrl(method), args, options);
   }
+
+  services(): Promise<ServicesReport> {
+    return this.ask<ServicesReport>("listServices");
+  }
+
+  evict(instance: string, environment?: string): Promise<EvictReport> {
+    return this.ask<EvictReport>("evict", [instance, environment ?? null], evictTimeoutMs);
+  }
+
+  scale(service: string, replicas: number, environment = environmentDefault): Promise<ScaleReport> {
+    return this.ask<ScaleReport>("scale", [environment, service, replicas]);
+  }
 }
 
 /** Runs `command`; an error is printed, and the process's exit code set: to what `command` gives if that is a number. */
@@ -57,9 +84,8 @@ export async function runOperatorCommand(
   command: (operator: Operator) => Promise<unknown>,
 ): Promise<void> {
   try {
-    await using client = connect(operatorUrl("listServices"), flags);
     using interruption = new Interruption();
-    const exitCode = await command(new Operator(client, interruption.signal));
+    const exitCode = await withOperator(flags, interruption.signal, command);
     await flushOutput();
     if (typeof exitCode === "number") process.exitCode = exitCode;
   } catch (error) {
@@ -69,6 +95,22 @@ export async function runOperatorCommand(
     if (typeof message === "string" && flags.output === "text") process.stderr.write(`${message}\n`);
     else printError(error, flags.output);
   }
+}
+
+async function withOperator(
+  flags: OperatorFlags,
+  signal: AbortSignal,
+  command: (operator: Operator) => Promise<unknown>,
+): Promise<unknown> {
+  if (isAboutCluster(flags)) {
+    // Only here: Kubernetes' client library takes half a second to load.
+    const { Cluster } = await import("./cluster/cluster.ts");
+    const { ClusterOperator } = await import("./cluster/cluster-operator.ts");
+    await using operator = new ClusterOperator(new Cluster(flags), signal);
+    return await command(operator);
+  }
+  await using client = connect(operatorUrl("listServices"), flags);
+  return await command(new LocalOperator(client, signal));
 }
 
 /** The report itself for programs, `text` of it for people. */
