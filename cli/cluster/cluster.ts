@@ -81,22 +81,25 @@ export class Cluster implements Disposable {
 
   #problem(error: KubeError, right: Right): LeverError {
     const where = `the API server of context ${this.context} (${this.server})`;
-    const problem = (message: string, remedy: string, reason: "AGENT_UNREACHABLE" | "INVALID_OPTION") =>
-      new LeverError(reason, message, { effect: "none", cause: error, details: { remedy } });
+    const problem = (
+      message: string,
+      remedy: string,
+      reason: "AGENT_UNREACHABLE" | "PERMISSION_DENIED" | "UNAUTHENTICATED",
+    ) => new LeverError(reason, message, { effect: "none", cause: error, details: { remedy } });
     if (error.status === 403) {
       const { group, resource, namespace } = right;
       return problem(
         `the API server refuses it: ${error.said?.message ?? error.message}`,
         `Have somebody grant you ${namespace === undefined ? "by a ClusterRole" : `in namespace ${namespace}`}: ` +
           `apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${right.verb}"].`,
-        "INVALID_OPTION",
+        "PERMISSION_DENIED",
       );
     }
     if (error.status === 401) {
       return problem(
         `${where} does not accept the credentials of the context`,
         "Log in to the cluster anew, or choose another --context; `kubectl auth whoami` has to work.",
-        "INVALID_OPTION",
+        "UNAUTHENTICATED",
       );
     }
     if (error.status === 0) {
