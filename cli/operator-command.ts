@@ -1,25 +1,19 @@
 /** What the commands that ask the operator do alike: their flags, the way there, and how errors are said. */
 
-import type { EvictReport, ScaleReport, ServicesReport } from "@leveros/operator/admin/admin-report.ts";
-import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { isDnsLabel } from "@leveros/protocol/target/lever-url.ts";
 import { type Command, Option } from "commander";
-import { type Channel, type Client, LeverError, MethodError } from "leveros";
-import { connect, environmentDefault, gatewayHostDefault, gatewayPortDefault } from "./call-options.ts";
+import { LeverError, MethodError } from "leveros";
+import { connect, gatewayHostDefault, gatewayPortDefault } from "./call-options.ts";
 import { type ClusterFlags, isAboutCluster } from "./cluster-flags.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { Interruption } from "./interruption.ts";
+import { LocalOperator, type Operator, operatorUrl } from "./operator.ts";
 import { type OutputFormat, printError } from "./output.ts";
 import { flushOutput, writeOutput } from "./standard-output.ts";
 
 export interface OperatorFlags extends ClusterFlags {
   readonly output: OutputFormat;
 }
-
-/** An answer of the operator takes milliseconds, unless it waits for an instance. */
-const timeoutMsDefault = 10_000;
-/** A little more than a local operator waits for the replacement. */
-const evictTimeoutMs = 75_000;
 
 export function addOperatorFlags(command: Command): Command {
   return command
@@ -28,54 +22,6 @@ export function addOperatorFlags(command: Command): Command {
       `the gateway's port for clients (default: the agent at LEVER_AGENT, else ${gatewayHostDefault}:${gatewayPortDefault})`,
     )
     .addOption(new Option("-o, --output <format>", "how to print").choices(["text", "json"]).default("text"));
-}
-
-export function operatorUrl(method: string): string {
-  return `lever://${operatorEnvironment}/${operatorService}/${method}`;
-}
-
-/** The operator's methods, as `operator/admin/admin-report.ts` says what they answer. */
-export interface Operator {
-  /** The environment that is meant where none is named. Undefined: on this machine, where lists are of all. */
-  readonly home: string | undefined;
-  ask<Report>(method: string, args?: readonly unknown[], timeoutMs?: number): Promise<Report>;
-  /** Of the environment, or of all. */
-  services(environment?: string): Promise<ServicesReport>;
-  evict(instance: string, environment?: string): Promise<EvictReport>;
-  scale(service: string, replicas: number, environment?: string): Promise<ScaleReport>;
-}
-
-/** The one of `lever dev`. */
-export class LocalOperator implements Operator {
-  readonly home = undefined;
-  readonly #client: Client;
-  readonly #signal: AbortSignal;
-
-  constructor(client: Client, signal: AbortSignal) {
-    this.#client = client;
-    this.#signal = signal;
-  }
-
-  ask<Report>(method: string, args: readonly unknown[] = [], timeoutMs = timeoutMsDefault): Promise<Report> {
-    return this.#client.invoke<Report>(operatorUrl(method), args, { timeoutMs, signal: this.#signal });
-  }
-
-  open<Receives, Sends>(method: string, args: readonly unknown[]): Promise<Channel<Receives, Sends>> {
-    const options = { timeoutMs: timeoutMsDefault, signal: this.#signal };
-    return this.#client.openChannel<Receives, Sends>(operatorUrl(method), args, options);
-  }
-
-  services(): Promise<ServicesReport> {
-    return this.ask<ServicesReport>("listServices");
-  }
-
-  evict(instance: string, environment?: string): Promise<EvictReport> {
-    return this.ask<EvictReport>("evict", [instance, environment ?? null], evictTimeoutMs);
-  }
-
-  scale(service: string, replicas: number, environment = environmentDefault): Promise<ScaleReport> {
-    return this.ask<ScaleReport>("scale", [environment, service, replicas]);
-  }
 }
 
 /** Runs `command`; an error is printed, and the process's exit code set: to what `command` gives if that is a number. */

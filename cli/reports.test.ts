@@ -5,7 +5,7 @@ import { defaultServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import pc from "picocolors";
 import { describe, expect, test } from "vitest";
 import { benchText } from "./bench.ts";
-import { checksText } from "./check.ts";
+import { checksText } from "./check-list.ts";
 import { explainText, resourceOf } from "./explain.ts";
 import { serviceName } from "./operator-command.ts";
 import { endpointsText, resourcesText, servicesText } from "./services.ts";
@@ -173,13 +173,17 @@ test("checks, under their headings, with what to do", () => {
     category,
     what,
     isOk: hint === null,
+    isWarning: false,
     hint,
   });
   const plain = pc.createColors(false);
   expect(
     checksText([check("lever", "a", null), check("dev/chat", "b", "do c"), check("dev/chat", "d", null)], plain),
-  ).toBe("lever\n✓ a\n\ndev/chat\n✗ b\n    do c\n✓ d\n\n1 of 3 checks failed");
-  expect(checksText([check("lever", "a", null)], plain)).toBe("lever\n✓ a\n\nall is well");
+  ).toBe("lever\n-----\n√ a\n\ndev/chat\n--------\n× b\n    do c\n√ d\n\n1 of 3 checks failed");
+  expect(checksText([check("lever", "a", null)], plain)).toBe("lever\n-----\n√ a\n\nall is well");
+  expect(checksText([{ ...check("lever", "a", "look"), isWarning: true }], plain)).toBe(
+    "lever\n-----\n‼ a\n    look\n\nall is well, 1 warning",
+  );
 });
 
 test("bench", () => {

@@ -9,9 +9,9 @@ import type {
 import type { Command } from "commander";
 import { addClusterFlags } from "./cluster-flags.ts";
 import { exitCodesHelp } from "./exit-code.ts";
+import type { Operator } from "./operator.ts";
 import {
   addOperatorFlags,
-  type Operator,
   type OperatorFlags,
   printReport,
   runOperatorCommand,

@@ -14,8 +14,7 @@ import type {
 import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import { type KubeObject, leverServices, pods } from "@leveros/operator/kube/kube-object.ts";
 import { type Client, LeverError } from "leveros";
-import type { Operator } from "../operator-command.ts";
-import { operatorUrl } from "../operator-command.ts";
+import { type Operator, operatorUrl } from "../operator.ts";
 import type { Cluster } from "./cluster.ts";
 import { type ForwardedPod, forwardedClient } from "./forwarded-client.ts";
 import { isReady, operatorReplicas } from "./operator-pods.ts";
@@ -23,7 +22,9 @@ import { isReady, operatorReplicas } from "./operator-pods.ts";
 const askTimeoutMs = 10_000;
 /** An election takes some seconds. */
 const leaderWaitMs = 15_000;
-const leaderPauseMs = 500;
+const pauseMs = 500;
+/** Replicas that are tried when one is gone. */
+const goneMax = 4;
 const evictPauseMs = 500;
 /** An instance has the grace period to end, but another one is there long before. */
 const evictTimeoutMs = 90_000;
@@ -45,6 +46,7 @@ export class ClusterOperator implements Operator, AsyncDisposable {
   async ask<Report>(method: string, args: readonly unknown[] = [], timeoutMs = askTimeoutMs): Promise<Report> {
     const untilMs = performance.now() + Math.max(timeoutMs, leaderWaitMs);
     let leader: ForwardedPod | undefined;
+    let gone = 0;
     for (;;) {
       const replica = leader ?? this.#replica ?? (await this.#anyReplica());
       try {
@@ -54,14 +56,18 @@ export class ClusterOperator implements Operator, AsyncDisposable {
       } catch (error) {
         const { reason, details } = LeverError.from(error);
         const isGone = reason === "AGENT_UNREACHABLE" || reason === "CONNECTION_LOST" || reason === "DRAINING";
-        if (!(LeverError.is(error) && (isGone || reason === "NOT_LEADER")) || performance.now() >= untilMs) throw error;
-        if (isGone) await this.#forget(replica);
+        if (!LeverError.is(error) || !(isGone || reason === "NOT_LEADER")) throw error;
+        if (isGone) {
+          await this.#forget(replica);
+          gone++;
+        }
+        if (gone >= goneMax || performance.now() >= untilMs) throw error;
         const named = (details as { readonly leader?: unknown } | undefined)?.leader;
         leader =
           reason === "NOT_LEADER" && typeof named === "string" && named !== leader?.name
             ? { namespace: this.#cluster.operatorNamespace, name: named }
             : undefined;
-        if (leader === undefined) await sleep(leaderPauseMs, undefined, { signal: this.#signal }).catch(() => {});
+        if (leader === undefined) await sleep(pauseMs, undefined, { signal: this.#signal }).catch(() => {});
         this.#signal.throwIfAborted();
       }
     }

@@ -27,6 +27,8 @@ export interface Right {
   readonly namespace?: string | undefined;
 }
 
+const versionTimeoutMs = 10_000;
+
 type Config = ReturnType<typeof loadKubeConfig>;
 
 export class Cluster implements Disposable {
@@ -39,6 +41,7 @@ export class Cluster implements Disposable {
   /** What it rejects with goes through `explained`. */
   readonly api: KubeClient;
   readonly #config: Config;
+  readonly #transport: HttpsTransport;
 
   /** Throws INVALID_OPTION for a kubeconfig, a context or a name that is none. */
   constructor(flags: ClusterFlags) {
@@ -48,8 +51,9 @@ export class Cluster implements Disposable {
     this.server = this.#config.getCurrentCluster()?.server ?? "";
     this.namespace = label("namespace", flags.namespace ?? namespaceOf(this.#config) ?? "default");
     this.operatorNamespace = label("operator-namespace", flags.operatorNamespace ?? operatorNamespaceDefault);
+    this.#transport = new HttpsTransport(this.#config);
     this.api = new KubeClient({
-      transport: new HttpsTransport(this.#config),
+      transport: this.#transport,
       clock: runtimeClock(globalThis),
       userAgent: `lever/${version}`,
       fieldManager: "lever",
@@ -64,6 +68,31 @@ export class Cluster implements Disposable {
       resource: "pods/portforward",
       namespace: pod.namespace,
     });
+  }
+
+  /** What it is, and what its clock says: wall-clock ms, of whole seconds. */
+  async version(): Promise<{ readonly gitVersion: string; readonly wallMs: number | undefined }> {
+    const what = "GET /version";
+    const read = async () => {
+      const request = { method: "GET" as const, path: "/version", headers: { accept: "application/json" } };
+      const response = await this.#transport
+        .send(request, AbortSignal.timeout(versionTimeoutMs))
+        .catch((error: unknown) => {
+          throw KubeError.failure(
+            "ConnectionFailed",
+            what,
+            error instanceof Error ? error.message : String(error),
+            error,
+          );
+        });
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of response.chunks) chunks.push(chunk);
+      const body = JSON.parse(Buffer.concat(chunks).toString("utf8")) as { readonly gitVersion?: unknown };
+      if (response.status !== 200) throw KubeError.fromStatus(what, response.status, body);
+      const wallMs = Date.parse(response.date ?? "");
+      return { gitVersion: String(body.gitVersion), wallMs: Number.isNaN(wallMs) ? undefined : wallMs };
+    };
+    return this.explained(read(), { verb: "get", group: "", resource: "/version" });
   }
 
   /** `asked`, its KubeError as a LeverError. A 404 stays as it is: what that means is known to who asked. */
