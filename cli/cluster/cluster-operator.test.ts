@@ -150,7 +150,7 @@ describe("what is wrong is said with what to do", () => {
   });
 
   test("no API server", async () => {
-    kube[Symbol.dispose]();
+    kube.stop();
     expect(await failure(operator.services())).toMatchObject({ reason: "AGENT_UNREACHABLE" });
   });
 

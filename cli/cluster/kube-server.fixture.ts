@@ -110,10 +110,15 @@ export class KubeServer implements Disposable {
     for (const forward of this.forwards) if (forward.pod === pod) forward.socket.terminate();
   }
 
-  [Symbol.dispose](): void {
+  /** Nobody answers any more. */
+  stop(): void {
     for (const { socket } of this.forwards) socket.terminate();
     for (const socket of this.#sockets) socket.destroy();
     this.#server.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.stop();
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
