@@ -15,8 +15,13 @@ import {
 } from "@leveros/operator/api/v1alpha1/lever-service.ts";
 import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
 import { leavingMax, rebalancingMax } from "@leveros/operator/core/ownership/service-slots.ts";
-import { anonymousMax, anonymousMs } from "@leveros/operator/discovery/discovery-server.ts";
-import { podRate, reviewsAtOnceMax, reviewsBurst, reviewsPerSecond } from "@leveros/operator/identity/issue-limits.ts";
+import {
+  podRate,
+  reviewsAtOnceMax,
+  reviewsBurst,
+  reviewsPerSecond,
+  strangerLimits,
+} from "@leveros/operator/identity/issue-limits.ts";
 import { authorityLifeMs, certificateLifeMs } from "@leveros/operator/identity/lifetimes.ts";
 import { watchedFoldersMax } from "@leveros/operator/local/folder-watch.ts";
 import { replicasMax as localReplicasMax, replacementMsMax } from "@leveros/operator/local/local-workload.ts";
@@ -194,7 +199,7 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "life of a CA that Lever makes", value: time(authorityLifeMs), setBy: "fixed; the next one is made when a third is left", gives: "the next one signs" },
       { what: "requests for certificates of one pod", value: `${podRate.burst}, then one in ${time(1000 / podRate.ratePerSecond)}`, setBy: "fixed", gives: "OVERLOADED" },
       { what: "requests for certificates at one replica", value: `${count(reviewsBurst)}, then ${count(reviewsPerSecond)} a second, ${count(reviewsAtOnceMax)} at once`, setBy: "fixed", gives: "OVERLOADED" },
-      { what: "a session without a certificate", value: `${time(anonymousMs)}, ${count(anonymousMax)} at once`, setBy: "fixed", gives: "it is ended" },
+      { what: "a session without a certificate", value: `${time(strangerLimits.sessionMsMax)}, ${count(strangerLimits.sessionsMax)} at once`, setBy: "fixed", gives: "it is ended" },
       { what: "a TLS handshake", value: time(handshakeTimeoutMs), setBy: "fixed", gives: "the connection is closed" },
     ],
   ],

@@ -111,10 +111,6 @@ export async function readAuthority(
       throw broken("ca.crt", `does not have the CA that has signed ${subject(link)} of ${fields.certificate}`);
     }
   }
-  const usage = new X509Certificate(own.raw).getExtension(KeyUsagesExtension);
-  if (usage !== null && (usage.usages & KeyUsageFlags.keyCertSign) === 0) {
-    throw broken(fields.certificate, `is of ${subject(own)}, whose key usage has no keyCertSign`);
-  }
   const { import: importAs, sign } = algorithmOf(fields.key, privateKey);
   return {
     certificate: new X509Certificate(own.raw),

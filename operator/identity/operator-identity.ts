@@ -8,7 +8,7 @@ import type { CredentialSource, Credentials } from "@leveros/agent/host/tls.ts";
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
 import { issueCertificateMethod } from "@leveros/protocol/control/certificate-request.ts";
 import { printSpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
-import type { OperatorCall } from "../discovery/discovery-server.ts";
+import type { OperatorCall } from "../discovery/operator-server.ts";
 import type { KubeClient } from "../kube/kube-client.ts";
 import type { KubeObject } from "../kube/kube-object.ts";
 import { isLeverPod } from "../kube/reconcile/endpoint-source.ts";

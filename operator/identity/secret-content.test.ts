@@ -67,7 +67,7 @@ describe("what cannot be used, and why", () => {
         const ca = await foreignAuthority({ nowMs, usages: KeyUsageFlags.digitalSignature });
         return of(ca, ca.certificate);
       },
-      /has no keyCertSign/,
+      /which is no CA/,
     ],
     [
       "a kind of key that is not known",
