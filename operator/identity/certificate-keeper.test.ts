@@ -12,11 +12,11 @@ import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import { memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
 import { Pkcs10CertificateRequest } from "@peculiar/x509";
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { ServiceRegistry } from "../core/service-registry.ts";
 import { type AuthorityPem, issue, makeAuthority, readAuthority } from "./authority.ts";
-import { certificatesIn } from "./identity.fixture.ts";
+import { certificatesIn, eventually } from "./identity.fixture.ts";
 import { dayMs, hourMs } from "./lifetimes.ts";
 
 const clock = runtimeClock(globalThis);
@@ -95,13 +95,13 @@ afterEach(() => {
 
 test("waits for what the kubelet mounts, says what is missing, and asks then", async () => {
   rig.keeper.start();
-  await vi.waitFor(() => expect(rig.keeper.whyNotReady()).toMatch(/^no certificate yet: the trust bundle .*ENOENT/));
+  await eventually(() => expect(rig.keeper.whyNotReady()).toMatch(/^no certificate yet: the trust bundle .*ENOENT/));
   rig.nowMs += hourMs;
   writeFileSync(rig.trustFile, rig.authority.certificate);
-  await vi.waitFor(() => expect(rig.keeper.whyNotReady()).toMatch(/^no certificate yet: the token .*ENOENT/));
+  await eventually(() => expect(rig.keeper.whyNotReady()).toMatch(/^no certificate yet: the token .*ENOENT/));
   rig.nowMs += hourMs;
   rig.mount();
-  await vi.waitFor(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
+  await eventually(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
   expect(rig.asked).toEqual(["token-1"]);
   expect(rig.keeper.current?.notAfterMs).toBeGreaterThan(rig.nowMs + dayMs - 2000);
   const { certificate = "", key = "" } = rig.keeper.current ?? {};
@@ -119,7 +119,7 @@ test("renews after two thirds of its life, with another key and the token of the
   await new Promise((resolve) => setTimeout(resolve, 100));
   expect(rig.used).toBe(first);
   rig.nowMs += dayMs * 0.1;
-  await vi.waitFor(() => expect(rig.used).not.toBe(first));
+  await eventually(() => expect(rig.used).not.toBe(first));
   expect(rig.keeper.current?.key).not.toBe(key);
   expect(rig.asked).toEqual(["token-1", "token-2"]);
 });
@@ -131,15 +131,15 @@ test("goes on with what it has while the operator refuses, and says so once it h
   const first = rig.used;
   rig.fault = new LeverError("IDENTITY_UNAVAILABLE", "made up", { effect: "none" });
   rig.nowMs += dayMs * 0.7;
-  await vi.waitFor(() => expect(rig.asked.length).toBeGreaterThan(1));
+  await eventually(() => expect(rig.asked.length).toBeGreaterThan(1));
   expect(rig.used).toBe(first);
   expect(rig.keeper.whyNotReady()).toBeUndefined();
   rig.nowMs += dayMs;
-  await vi.waitFor(() => expect(rig.keeper.whyNotReady()).toMatch(/^the certificate ended at \S+: made up/));
+  await eventually(() => expect(rig.keeper.whyNotReady()).toMatch(/^the certificate ended at \S+: made up/));
   expect(rig.logs.filter((text) => text.includes("made up"))).toHaveLength(1);
   rig.fault = undefined;
   rig.nowMs += hourMs;
-  await vi.waitFor(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
+  await eventually(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
 });
 
 test("takes on a bundle that has changed, keeps the last one that could be read, and asks anew if it is no longer trusted", async () => {
@@ -151,15 +151,15 @@ test("takes on a bundle that has changed, keeps the last one that could be read,
   let changes = 0;
   rig.keeper.subscribe(() => changes++);
   writeFileSync(rig.trustFile, old.certificate + next.certificate);
-  await vi.waitFor(() => expect(certificatesIn(rig.keeper.current?.bundle)).toHaveLength(2));
+  await eventually(() => expect(certificatesIn(rig.keeper.current?.bundle)).toHaveLength(2));
   expect([rig.used, changes]).toEqual([first, 1]);
   writeFileSync(rig.trustFile, "nonsense");
-  await vi.waitFor(() => expect(rig.logs.join("\n")).toContain("it has no certificate in PEM"));
+  await eventually(() => expect(rig.logs.join("\n")).toContain("it has no certificate in PEM"));
   expect([certificatesIn(rig.keeper.current?.bundle).length, changes]).toEqual([2, 1]);
   // The CA was replaced.
   rig.authority = next;
   writeFileSync(rig.trustFile, next.certificate);
-  await vi.waitFor(() => expect(rig.used).not.toBe(first));
+  await eventually(() => expect(rig.used).not.toBe(first));
   expect(certificatesIn(rig.keeper.current?.bundle)).toEqual(certificatesIn(next.certificate));
 });
 
