@@ -114,8 +114,8 @@ function tokenOf(name: string, audiences = ["lever-operator"]): string {
   return token;
 }
 
-function trustMap(of = "shop"): string | undefined {
-  return api.object<ConfigMapObject>(configMaps, of, "lever-trust")?.data?.["ca.crt"];
+function trustMap(where = "shop"): string | undefined {
+  return api.object<ConfigMapObject>(configMaps, where, "lever-trust")?.data?.["ca.crt"];
 }
 
 async function startAgent(instance: string, token: string) {
@@ -234,7 +234,7 @@ test("the bundle is in each namespace with a service and in the operator's own, 
   const found = api.object<SecretObject>(secrets, namespace, "lever-identity") as SecretObject;
   api.put(secrets, { ...found, metadata: { ...found.metadata, annotations: { "leveros.dev/rotate": "now" } } });
   await eventually(() => {
-    for (const of of ["shop", "blog", namespace]) expect(certificatesIn(trustMap(of))).toHaveLength(2);
+    for (const where of ["shop", "blog", namespace]) expect(certificatesIn(trustMap(where))).toHaveLength(2);
   });
   // What somebody changes or deletes comes back.
   api.remove(configMaps, "blog", "lever-trust");
