@@ -22,6 +22,7 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { MethodError } from "@leveros/protocol/error/method-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import {
   defaultSessionLimits,
   type SessionLimits,
@@ -54,6 +55,8 @@ export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   /** Further methods, by name. */
   readonly calls?: Readonly<Record<string, OperatorCall>>;
   readonly channels?: Readonly<Record<string, OperatorChannel>>;
+  /** The same, for the operator's other replicas alone. */
+  readonly replicaChannels?: Readonly<Record<string, OperatorChannel>>;
   /** Sessions at a time, one for each agent or gateway; 20,000 unless set. One more is closed: OVERLOADED. */
   readonly sessionsMax?: number;
   /** Messages that wait for a slow agent on `ownershipChan`; 1,000 unless set. */
@@ -91,11 +94,18 @@ export class DiscoveryServer {
 
   constructor(options: DiscoveryServerOptions) {
     this.#options = options;
-    const { clock, leader, calls = {}, channels = {} } = options;
+    const { clock, leader, calls = {}, channels = {}, replicaChannels = {} } = options;
     this.#calls = new Map(Object.entries(calls));
     this.#channels = new Map(Object.entries(channels).map(([name, open]) => [name, (_, args) => open(args)]));
+    for (const [name, open] of Object.entries(replicaChannels)) {
+      this.#channels.set(name, ({ session }, args) => {
+        checkReplica(name, helloOf(session));
+        return open(args);
+      });
+    }
     this.#channels.set(discoveryMethod, ({ session }, args) => this.#discover(session, args));
-    if (leader !== undefined) this.#channels.set(ownershipMethod, (_, args) => this.#hold(leader, args));
+    if (leader !== undefined)
+      this.#channels.set(ownershipMethod, ({ session }, args) => this.#hold(leader, session, args));
     const host: MethodHost = {
       prepare: (invocation, args) => this.#prepareCall(invocation, args),
       prepareChannel: (invocation, args) => this.#prepareChannel(invocation, args),
@@ -195,7 +205,9 @@ export class DiscoveryServer {
       });
     }
     const identity = decodeDiscoveryIdentity(args);
-    const connection = new DiscoveryConnection(this.#options, this.counters);
+    const hello = helloOf(session);
+    if (identity.instance !== undefined) checkInstance(identity, hello);
+    const connection = new DiscoveryConnection(this.#options, this.counters, hello);
     connection.connect(identity);
     this.#discovering.add(session);
     return async (channel) => {
@@ -215,9 +227,11 @@ export class DiscoveryServer {
     };
   }
 
-  #hold(leader: HolderDoor, args: readonly unknown[]): RunChannel {
+  #hold(leader: HolderDoor, session: Session, args: readonly unknown[]): RunChannel {
+    const identity = decodeHolderIdentity(args);
+    checkInstance(identity, helloOf(session));
     const connection = new OwnershipConnection(this.#options.waitingMessagesMax);
-    connection.connect(leader, decodeHolderIdentity(args));
+    connection.connect(leader, identity);
     return async (channel) => {
       try {
         await connection.run(channel);
@@ -241,6 +255,35 @@ type RunChannel = (channel: Channel) => Promise<void>;
 function valuesOf({ target }: Invocation, args: Encoded): readonly unknown[] {
   if (args.form === "value") return decodeArgs(args.bytes);
   throw new LeverError("ARGS_FORM", `${target.method} takes JSON values, got bytes`);
+}
+
+/** Calls come after HELLO only. */
+function helloOf({ hello }: Session): Identity {
+  if (hello === undefined) throw new TypeError("a call on a session without HELLO");
+  return hello;
+}
+
+/** Throws PERMISSION_DENIED. */
+function checkReplica(method: string, { role }: Identity): void {
+  if (role === "operator") return;
+  throw new LeverError("PERMISSION_DENIED", `${method} is for the operator's own replicas, not for the role ${role}`, {
+    effect: "none",
+  });
+}
+
+/** An agent speaks for its own instance alone. Throws PERMISSION_DENIED. */
+function checkInstance(
+  said: Pick<DiscoveryIdentity, "environment" | "service" | "instance">,
+  { role, environment = "-", service = "-", instance = "-" }: Identity,
+): void {
+  const isOwn = said.environment === environment && said.service === service && said.instance === instance;
+  if (role === "agent" && isOwn) return;
+  throw new LeverError(
+    "PERMISSION_DENIED",
+    `the ${role} ${environment}/${service}/${instance} speaks for ` +
+      `${said.environment}/${said.service}/${said.instance}; an agent may for its own instance alone`,
+    { effect: "none" },
+  );
 }
 
 /** What the peer reads of an error that the operator raises once a method runs. */

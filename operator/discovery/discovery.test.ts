@@ -17,6 +17,7 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { InvocationServer } from "@leveros/protocol/invocation/invocation-server.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
@@ -101,7 +102,8 @@ class World {
     this.operatorSessions = [];
   }
 
-  dial(): { session: Session; transport: GatedTransport } {
+  /** Of an agent of the environment, unless it is told otherwise. */
+  dial(identity: Identity = { role: "agent", environment: "dev" }): { session: Session; transport: GatedTransport } {
     if (!this.isUp) throw new LeverError("CONNECTION_LOST", "connection refused", { effect: "none" });
     const [a, b] = memoryTransportPair(this.clock);
     const transport = new GatedTransport(a);
@@ -110,7 +112,7 @@ class World {
       transport,
       clock: this.clock,
       side: "dialer",
-      identity: { role: "agent" },
+      identity,
       limits: defaultSessionLimits,
       handler: {
         onOpen(stream) {
@@ -129,7 +131,7 @@ class World {
     const client = new DiscoveryClient({
       dial: async () => {
         dialledAt.push(this.clock.now());
-        const { session, transport } = this.dial();
+        const { session, transport } = this.dial(identity.instance === undefined ? undefined : identity);
         transports.push(transport);
         sessions.push(session);
         return session;

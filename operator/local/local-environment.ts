@@ -12,7 +12,7 @@ import type { Agent } from "@leveros/agent/core/agent.ts";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
-import { type InstanceState, operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
+import { type InstanceState, operatorEnvironment, type ServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
@@ -61,6 +61,8 @@ export interface LocalEnvironmentOptions {
   /** `--env NAME=VALUE`, for all instances. */
   readonly env: Readonly<Record<string, string>>;
   readonly agents: "hosted" | "process";
+  /** The gateway serves what `spec.access.gateway` exposes, as in a cluster. Unless set it serves everything. */
+  readonly onlyExposed?: boolean;
   /** Lines for people. */
   onMessage(message: string): void;
   onRegistered?(instance: InstanceKey, registration: Registration): void;
@@ -251,7 +253,7 @@ export class LocalEnvironment implements AdminSource {
     this.#operator.close();
     this.#operator = this.#newOperator();
     for (const { environment, service, plan, workload } of this.#services.values()) {
-      this.registry.declareService(environment, service, servicePolicy(plan.service));
+      this.registry.declareService(environment, service, this.#policyOf(plan));
       for (const { id, state } of workload.status()) {
         if (!this.#running.has(id)) continue;
         this.registry.upsertInstance({ environment, service, instance: id, isDraining: state === "Stopping" });
@@ -407,11 +409,18 @@ export class LocalEnvironment implements AdminSource {
 
   #declare(plan: ServicePlan): LocalService {
     const { namespace: environment, name } = plan.service.metadata;
-    this.registry.declareService(environment, name, servicePolicy(plan.service));
+    this.registry.declareService(environment, name, this.#policyOf(plan));
     const service = { environment, service: name, plan, workload: this.#workload(plan), declaredAt: Date.now() };
     this.#services.set(nameOf(plan), service);
     if (this.#isWatching) this.#watch(service);
     return service;
+  }
+
+  /** What agents are told, with the one exception that is made on a developer's machine. */
+  #policyOf({ service }: ServicePlan): ServicePolicy {
+    const policy = servicePolicy(service);
+    if (this.#options.onlyExposed === true) return policy;
+    return { ...policy, access: { ...policy.access, gateway: { expose: "Public" } } };
   }
 
   async #remove({ environment, service, plan, workload }: LocalService): Promise<void> {
@@ -426,7 +435,7 @@ export class LocalEnvironment implements AdminSource {
     const { environment, service, workload } = former;
     const changed: LocalService = { ...former, plan };
     this.#services.set(nameOf(plan), changed);
-    this.registry.declareService(environment, service, servicePolicy(plan.service));
+    this.registry.declareService(environment, service, this.#policyOf(plan));
     const { onMessage } = this.#options;
     const { replicas } = plan.service.spec;
     // Otherwise it stays at what `lever scale` has made of it.

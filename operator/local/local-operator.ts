@@ -80,7 +80,9 @@ export class LocalOperator {
     this.#listener = listener;
     const [environment, service] = [operatorEnvironment, operatorService];
     const key = { environment, service, instance: `operator-${process.pid}` };
-    this.registry.declareService(environment, service, defaultServicePolicy);
+    // Whoever reaches this machine's gateway may ask what `lever` asks.
+    const access = { callers: [], gateway: { expose: "Public" } } as const;
+    this.registry.declareService(environment, service, { ...defaultServicePolicy, access });
     this.registry.upsertInstance(key);
     const { calls, channels } = this.#options.admin;
     const link = this.registry.connect({ ...key, address: listener.address }, () => {});
