@@ -277,7 +277,9 @@ export class Node implements Peer {
       random: world.random,
       identity: {
         role: options.role ?? "agent",
-        ...(options.role === "gateway" ? {} : { environment, service: options.service ?? service }),
+        ...(options.role === "gateway"
+          ? {}
+          : { environment: options.environment ?? environment, service: options.service ?? service }),
         instance: id,
       },
       discovery: world.discoveryOf(this),
@@ -407,6 +409,7 @@ export function moved(epoch: number): LeverError {
 
 export interface NodeOptions {
   readonly service?: string;
+  readonly environment?: string;
   readonly role?: PeerRole;
   readonly address?: string;
   readonly limits?: Partial<AgentLimits>;
