@@ -53,7 +53,7 @@ export class OperatorReplica {
       namespace: systemNamespace,
       name,
       address: this.address,
-      agent: settings,
+      agent: () => settings,
       replicaSelector: "app=lever-operator",
       dial: (address) => world.dial({ role: "operator" }, address),
       observer: { onLog: (level, text) => void this.logs.push(`${level} ${text}`) },
