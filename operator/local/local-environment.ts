@@ -12,7 +12,7 @@ import type { Agent } from "@leveros/agent/core/agent.ts";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
-import { type InstanceState, operatorEnvironment, type ServicePolicy } from "@leveros/protocol/control/discovery.ts";
+import { type InstanceState, operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
 import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
@@ -254,7 +254,7 @@ export class LocalEnvironment implements AdminSource, AdminActions {
     this.#operator.close();
     this.#operator = this.#newOperator();
     for (const { environment, service, plan, workload } of this.#services.values()) {
-      this.registry.declareService(environment, service, this.#policyOf(plan));
+      this.#tell(plan);
       for (const { id, state } of workload.status()) {
         if (!this.#running.has(id)) continue;
         this.registry.upsertInstance({ environment, service, instance: id, isDraining: state === "Stopping" });
@@ -422,18 +422,20 @@ export class LocalEnvironment implements AdminSource, AdminActions {
 
   #declare(plan: ServicePlan): LocalService {
     const { namespace: environment, name } = plan.service.metadata;
-    this.registry.declareService(environment, name, this.#policyOf(plan));
+    this.#tell(plan);
     const service = { environment, service: name, plan, workload: this.#workload(plan), declaredAt: Date.now() };
     this.#services.set(nameOf(plan), service);
     if (this.#isWatching) this.#watch(service);
     return service;
   }
 
-  /** What agents are told, with the one exception that is made on a developer's machine. */
-  #policyOf({ service }: ServicePlan): ServicePolicy {
+  /** Tells agents of the service, with the one exception that is made on a developer's machine. */
+  #tell({ service }: ServicePlan): void {
+    const { namespace, name } = service.metadata;
     const policy = servicePolicy(service);
-    if (this.#options.onlyExposed === true) return policy;
-    return { ...policy, access: { ...policy.access, gateway: { expose: "Public" } } };
+    const gateway = this.#options.onlyExposed === true ? policy.access.gateway : { expose: "Public" as const };
+    this.#operator.admit(namespace);
+    this.registry.declareService(namespace, name, { ...policy, access: { ...policy.access, gateway } });
   }
 
   async #remove({ environment, service, plan, workload }: LocalService): Promise<void> {
@@ -445,10 +447,10 @@ export class LocalEnvironment implements AdminSource, AdminActions {
   }
 
   #change(former: LocalService, plan: ServicePlan, formerManifests: ManifestSet): void {
-    const { environment, service, workload } = former;
+    const { workload } = former;
     const changed: LocalService = { ...former, plan };
     this.#services.set(nameOf(plan), changed);
-    this.registry.declareService(environment, service, this.#policyOf(plan));
+    this.#tell(plan);
     const { onMessage } = this.#options;
     const { replicas } = plan.service.spec;
     // Otherwise it stays at what `lever scale` has made of it.
