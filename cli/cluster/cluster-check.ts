@@ -247,9 +247,14 @@ class InstallationCheck {
   async #serviceChecks(): Promise<void> {
     const list = this.#list;
     const namespace = this.#namespace;
-    const { checks } = await this.#operator.ask<CheckReport>("check");
-    list.add(checks.filter(({ category }) => namespace === undefined || category.startsWith(`${namespace}/`)));
+    let report: CheckReport | undefined;
     list.heading("lever-services");
+    await list.look("the operator says how services are", async () => {
+      report = await this.#operator.ask<CheckReport>("check");
+      return undefined;
+    });
+    if (report === undefined) return;
+    list.add(report.checks.filter(({ category }) => namespace === undefined || category.startsWith(`${namespace}/`)));
     await list.look("the tables have the pods that there are", () => agreed(() => this.#tablesVerdict()));
     await list.look("agents are those of the operator's version", async () => {
       const { items } = await this.#listed<LeverServiceObject & KubeObject>(leverServices);
