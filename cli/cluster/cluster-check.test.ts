@@ -205,7 +205,6 @@ describe("an installation", () => {
       "√ lever-operator: they are in touch, and tell the same",
       "√ lever-identity: the CA that agents and operator trust is there, and lasts",
       "√ lever-gateway: the gateway is ready, or not installed",
-      "√ lever-services: the operator says how services are",
       "√ shop/hello: 2 of 2 instances serve",
       "√ lever-services: the tables have the pods that there are",
       "√ lever-services: agents are those of the operator's version",

@@ -17,7 +17,7 @@ import { leaseNameDefault } from "@leveros/operator/kube/kube-operator.ts";
 import { leaderLeaseMs } from "@leveros/operator/kube/leader-election.ts";
 import type { Deployment, LeverServiceObject, Pod } from "@leveros/operator/kube/reconcile/kubernetes-object.ts";
 import { serviceLabel } from "@leveros/operator/kube/reconcile/wanted-deployment.ts";
-import type { CheckList, Verdict } from "../check-list.ts";
+import { type CheckList, type Verdict, verdictOf } from "../check-list.ts";
 import type { ClusterFlags } from "../cluster-flags.ts";
 import { version } from "../version.ts";
 import {
@@ -247,14 +247,13 @@ class InstallationCheck {
   async #serviceChecks(): Promise<void> {
     const list = this.#list;
     const namespace = this.#namespace;
-    let report: CheckReport | undefined;
     list.heading("lever-services");
-    await list.look("the operator says how services are", async () => {
-      report = await this.#operator.ask<CheckReport>("check");
-      return undefined;
-    });
-    if (report === undefined) return;
-    list.add(report.checks.filter(({ category }) => namespace === undefined || category.startsWith(`${namespace}/`)));
+    try {
+      const { checks } = await this.#operator.ask<CheckReport>("check");
+      list.add(checks.filter(({ category }) => namespace === undefined || category.startsWith(`${namespace}/`)));
+    } catch (error) {
+      return list.say("the operator says how services are", verdictOf(error));
+    }
     await list.look("the tables have the pods that there are", () => agreed(() => this.#tablesVerdict()));
     await list.look("agents are those of the operator's version", async () => {
       const { items } = await this.#listed<LeverServiceObject & KubeObject>(leverServices);
