@@ -141,7 +141,7 @@ describe("what is wrong is said with what to do", () => {
     expect(error).toMatchObject({ code: "PERMISSION_DENIED" });
     expect(error.details).toMatchObject({
       remedy:
-        'Have somebody grant you in namespace lever-system: apiGroups: [""], resources: ["pods/portforward"], verbs: ["create"].',
+        'Have somebody grant you in namespace lever-system: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"].',
     });
     expect(exitCodeOf(error)).toBe(2);
   });

@@ -15,7 +15,7 @@ import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import { type KubeObject, leverServices, pods } from "@leveros/operator/kube/kube-object.ts";
 import { type Client, LeverError } from "leveros";
 import { type Operator, operatorUrl } from "../operator.ts";
-import type { Cluster, Right } from "./cluster.ts";
+import { type Cluster, type Right, rightTo } from "./cluster.ts";
 import { type ForwardedPod, forwardedClient } from "./forwarded-client.ts";
 import { isReady, operatorReplicas } from "./operator-pods.ts";
 
@@ -126,7 +126,7 @@ export class ClusterOperator implements Operator, AsyncDisposable {
         },
       );
     });
-    const right = { verb: "create", group: pods.group, resource: "pods/eviction", namespace: environment };
+    const right = rightTo("create", pods, environment, "eviction");
     await this.#found(asked, right, `pod ${instance}`);
     const untilMs = performance.now() + evictTimeoutMs;
     const known = new Set(before.map(({ id }) => id));
@@ -154,12 +154,11 @@ export class ClusterOperator implements Operator, AsyncDisposable {
     const { api } = this.#cluster;
     const name = { namespace: environment, name: service };
     const what = `LeverService ${service}`;
-    const { group, plural: resource } = leverServices;
-    const right = { verb: "get", group, resource, namespace: environment };
+    const right = rightTo("get", leverServices, environment);
     type Scaled = KubeObject & { readonly spec?: { readonly replicas?: number } };
     const found = await this.#found(api.get<Scaled>(leverServices, name), right, what);
     const patched = api.mergePatch(leverServices, name, { spec: { replicas } }, { subresource: "scale" });
-    await this.#found(patched, { ...right, verb: "patch", resource: `${resource}/scale` }, what);
+    await this.#found(patched, rightTo("patch", leverServices, environment, "scale"), what);
     return { environment, service, before: found.spec?.replicas ?? 1, after: replicas };
   }
 
