@@ -16,7 +16,6 @@ import { apiVersion, leverServiceKind } from "../api/v1alpha1/lever-service.ts";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { ServiceRegistry } from "../core/service-registry.ts";
 import { AgentReports } from "../discovery/agent-reports.ts";
-import { checkReplica } from "../discovery/claims.ts";
 import { DiscoveryServer } from "../discovery/discovery-server.ts";
 import { LeaderRows } from "../discovery/leader-rows.ts";
 import { OperatorServer } from "../discovery/operator-server.ts";
@@ -296,12 +295,7 @@ export class KubeOperator {
       leader: leadership,
       reports,
       ...(observer.onTableSent && { onSent: (lagMs) => observer.onTableSent?.(lagMs) }),
-      channels: {
-        [replicaMethod]: (_, session) => {
-          checkReplica(session);
-          return (channel) => serveReplica(reports, channel);
-        },
-      },
+      replicaChannels: { [replicaMethod]: () => (channel) => serveReplica(reports, channel) },
       ...(options.library !== undefined && { library: options.library }),
     });
     const admin = new ClusterAdmin({

@@ -147,7 +147,10 @@ template:
       {
         name: "lever-agent-token",
         projected: {
-          sources: [{ serviceAccountToken: { path: "token", audience: "lever-operator", expirationSeconds: 3600 } }],
+          sources: [
+            { serviceAccountToken: { path: "token", audience: "lever-operator", expirationSeconds: 3600 } },
+            { configMap: { name: "lever-trust", items: [{ key: "ca.crt", path: "ca.crt" }] } },
+          ],
         },
       },
     ]);
