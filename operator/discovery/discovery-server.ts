@@ -19,7 +19,13 @@ import {
   type DiscoveryConnectionOptions,
   type DiscoveryCounters,
 } from "./discovery-connection.ts";
-import { type OperatorCall, type OperatorChannel, OperatorServer, type RunChannel } from "./operator-server.ts";
+import {
+  agentSessionsMax,
+  type OperatorCall,
+  type OperatorChannel,
+  OperatorServer,
+  type RunChannel,
+} from "./operator-server.ts";
 import { type HolderDoor, OwnershipConnection } from "./ownership-connection.ts";
 
 export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
@@ -52,7 +58,7 @@ export class DiscoveryServer {
 
   constructor(options: DiscoveryServerOptions) {
     this.#options = options;
-    const { clock, leader, calls = {}, channels = {}, sessionsMax = 20_000, library } = options;
+    const { clock, leader, calls = {}, channels = {}, sessionsMax = agentSessionsMax, library } = options;
     this.#server = new OperatorServer({
       clock,
       calls,
