@@ -4,6 +4,7 @@ import path from "node:path";
 import type { ClusterParts } from "./cluster.ts";
 import { unpackedPackages } from "./debian.ts";
 import { coreDns, kubernetes } from "./go-program.ts";
+import { leverImages } from "./lever-images.ts";
 import { nodeRuntime } from "./node-runtime.ts";
 
 /** Only unpacked: installed, they would start services, or drive out what else runs containers on the machine. */
@@ -12,9 +13,10 @@ const containerPackages = ["containerd", "containernetworking-plugins", "runc"];
 export async function clusterParts(): Promise<ClusterParts> {
   const packages = await unpackedPackages(containerPackages);
   const programs = [await kubernetes(), await coreDns()];
+  const runtime = await nodeRuntime();
   return {
     programs: [...programs, path.join(packages, "usr/bin"), path.join(packages, "usr/sbin")],
     cniDirectory: path.join(packages, "usr/lib/cni"),
-    images: (await nodeRuntime()).images,
+    images: [...runtime.images, ...(await leverImages(runtime.layers, runtime.env))],
   };
 }
