@@ -10,6 +10,7 @@
  *     expect(harm(report)).toEqual(noHarm);
  */
 
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ChannelReport, LoadPlan, LoadProgress, LoadReport } from "../fixtures/load/plan.ts";
@@ -58,15 +59,20 @@ export function targetManifest(options: TargetOptions = {}): object {
     ...(lifecycle !== undefined && { lifecycle }),
   };
   const grace = options.terminationGracePeriodSeconds;
+  const labelSelector = { matchLabels: { "leveros.dev/service": "target" } };
+  const spec = {
+    containers: [container],
+    // One on each node, so that what befalls a node befalls one of them.
+    topologySpreadConstraints: [
+      { maxSkew: 1, topologyKey: "kubernetes.io/hostname", whenUnsatisfiable: "ScheduleAnyway", labelSelector },
+    ],
+    ...(grace && { terminationGracePeriodSeconds: grace }),
+  };
   return {
     apiVersion: "leveros.dev/v1alpha1",
     kind: "LeverService",
     metadata: { name: "target" },
-    spec: {
-      replicas,
-      ownership,
-      template: { spec: { containers: [container], ...(grace && { terminationGracePeriodSeconds: grace }) } },
-    },
+    spec: { replicas, ownership, template: { spec } },
   };
 }
 
@@ -127,6 +133,19 @@ export async function podsOf(namespace: string, service: string): Promise<readon
   return (await kubectlJson<{ items: TargetPod[] }>(get)).items;
 }
 
+/** For a second load in one namespace, and for one that has to be on a certain node. */
+export interface LoadPlace {
+  /** Of the service; `load` unless set. */
+  readonly name?: string;
+  readonly node?: string;
+}
+
+function loadManifest(name: string, node: string | undefined): string {
+  const text = readFileSync(path.join(fixtures, "load/load.yaml"), "utf8").replace("name: load\n", `name: ${name}\n`);
+  if (node === undefined) return text;
+  return text.replace("containers:\n", `nodeSelector: { kubernetes.io/hostname: ${node} }\n      containers:\n`);
+}
+
 /** Times are ms since 1970, as in the report. */
 export interface LoadEvent {
   readonly what: string;
@@ -148,10 +167,11 @@ export class ClusterLoad implements AsyncDisposable {
   }
 
   /** Resolves once calls succeed and all channels are open. The target is to be there. */
-  static async start(namespace: string, change: Partial<LoadPlan> = {}): Promise<ClusterLoad> {
-    await kubectl(["apply", "--namespace", namespace, "--filename", path.join(fixtures, "load/load.yaml")]);
-    await ready(namespace, "load");
-    const [pod] = await podsOf(namespace, "load");
+  static async start(namespace: string, change: Partial<LoadPlan> = {}, place: LoadPlace = {}): Promise<ClusterLoad> {
+    const { name = "load", node } = place;
+    await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: loadManifest(name, node) });
+    await ready(namespace, name);
+    const [pod] = await podsOf(namespace, name);
     const load = new ClusterLoad(namespace, pod as TargetPod);
     const planned = { ...plan, ...change };
     await load.#call("start", [planned]);
