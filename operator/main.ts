@@ -9,6 +9,7 @@ import { hostPort, type Listener, listenTcp } from "@leveros/agent/host/socket.t
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { type Identity, IdentitySecret } from "./identity/identity-secret.ts";
 import { HttpsTransport } from "./kube/https-transport.ts";
 import { KubeClient } from "./kube/kube-client.ts";
 import { loadKubeConfig, namespaceOf } from "./kube/kube-config.ts";
@@ -62,17 +63,32 @@ async function run(settings: OperatorSettings): Promise<void> {
   const { advertisedHost } = settings;
   const address = advertisedHost === undefined ? undefined : hostPort(advertisedHost, listener.port);
   const identity = { role: "operator" as const, environment: operatorEnvironment, service: operatorService, library };
+  const wallMs = Date.now;
+  const identitySecret = new IdentitySecret({
+    client,
+    clock,
+    random: Math.random,
+    wallMs,
+    namespace,
+    name: settings.identitySecret,
+    onLog: log,
+  });
   operator = new KubeOperator({
     client,
     clock,
     leaseClock: hostLeaseClock(),
     random: Math.random,
-    wallMs: Date.now,
+    wallMs,
     namespace,
     name,
     ...(address !== undefined && { address }),
     leaseName: settings.leaseName,
-    agent: { ...settings.agent, operator: settings.agent.operator || `lever-operator.${namespace}.svc:3837` },
+    identity: identitySecret,
+    agent: () => ({
+      ...settings.agent,
+      operator: settings.agent.operator || `lever-operator.${namespace}.svc:3837`,
+      drainKey: (identitySecret.identity as Identity).drainKey,
+    }),
     ...(settings.replicaSelector !== undefined && { replicaSelector: settings.replicaSelector }),
     replicaPort: listener.port,
     dial: (to) => dialOperator(to, { ...identity, instance: name }),

@@ -1,18 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
 import { flags, operatorSettings, usage } from "./settings.ts";
 
-const directory = mkdtempSync(path.join(tmpdir(), "lever-settings-"));
-const keyFile = path.join(directory, "key");
-writeFileSync(keyFile, "0123456789abcdef\n");
-const shortKeyFile = path.join(directory, "short");
-writeFileSync(shortKeyFile, "0123\n");
-
-afterAll(() => rmSync(directory, { recursive: true }));
-
-const least = ["--agent-image", "agent:1", "--drain-key-file", keyFile];
+const least = ["--agent-image", "agent:1"];
 
 test("without more than has to be set", () => {
   expect(operatorSettings(least, {})).toEqual({
@@ -26,12 +16,13 @@ test("without more than has to be set", () => {
     adminPort: 3838,
     leaseName: "lever-operator",
     replicaSelector: undefined,
+    identitySecret: "lever-identity",
+    gatewayServiceAccount: "lever-gateway",
     agent: {
       image: "agent:1",
       operator: "",
       tokenAudience: "lever-operator",
       resources: { requests: { cpu: "20m", memory: "64Mi" }, limits: { memory: "128Mi" } },
-      drainKey: "0123456789abcdef",
     },
   });
 });
@@ -39,7 +30,6 @@ test("without more than has to be set", () => {
 test("by variables as by flags, which go first; an empty one is not set", () => {
   const variables = {
     LEVER_AGENT_IMAGE: "agent:2",
-    LEVER_DRAIN_KEY_FILE: keyFile,
     LEVER_PORT: "1",
     LEVER_NAMESPACE: "",
   };
@@ -57,9 +47,11 @@ test("of a pod with an IPv6 address listens on IPv6", () => {
 describe("what cannot be is said, with the flag and its variable", () => {
   test.each<[string[], RegExp]>([
     [[], /^--agent-image \(LEVER_AGENT_IMAGE\) is not set/],
-    [["--agent-image", "a"], /^--drain-key-file \(LEVER_DRAIN_KEY_FILE\) is not set/],
-    [["--agent-image", "a", "--drain-key-file", "/nope"], /cannot be read: ENOENT/],
-    [["--agent-image", "a", "--drain-key-file", shortKeyFile], /has 4 characters, expected 16 or more/],
+    [[...least, "--identity-secret", "A"], /^--identity-secret .* is "A", expected the name of a Secret/],
+    [
+      [...least, "--gateway-service-account", "/"],
+      /^--gateway-service-account .* expected the name of a service account/,
+    ],
     [[...least, "--port", "x"], /^--port \(LEVER_PORT\) is "x", expected a port from 0 to 65535/],
     [[...least, "--admin-port", "65536"], /^--admin-port .* is "65536"/],
     [[...least, "--namespace", "A B"], /^--namespace .* is "A B", expected a namespace/],

@@ -3,7 +3,6 @@
  * `docs/operator.md` has the table, which is checked against `flags`.
  */
 
-import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { type AgentResources, agentResources } from "./api/v1alpha1/lever-service.ts";
@@ -23,8 +22,12 @@ export interface OperatorSettings {
   readonly adminPort: number;
   readonly leaseName: string;
   readonly replicaSelector: string | undefined;
-  /** `operator` empty: made from the namespace. */
-  readonly agent: AgentSettings;
+  /** The name of a Secret, in the own namespace. */
+  readonly identitySecret: string;
+  /** Whose pods are gateways, in the own namespace. */
+  readonly gatewayServiceAccount: string;
+  /** `operator` empty: made from the namespace. The drain key is in the Secret. */
+  readonly agent: Omit<AgentSettings, "drainKey">;
 }
 
 interface Flag {
@@ -113,17 +116,22 @@ export const flags = {
     value: "UID",
     help: "User and group of agents. The image's unless set.",
   },
-  "drain-key-file": {
-    variable: "LEVER_DRAIN_KEY_FILE",
-    value: "FILE",
-    help: "A secret of 16 characters or more, from which the paths of drain hooks are made. Has to be set.",
+  "identity-secret": {
+    variable: "LEVER_IDENTITY_SECRET",
+    value: "NAME",
+    help: "The Secret in the operator's namespace that has its CA. It has to be there; an empty one is filled.",
+    fallback: "lever-identity",
+  },
+  "gateway-service-account": {
+    variable: "LEVER_GATEWAY_SERVICE_ACCOUNT",
+    value: "NAME",
+    help: "Pods of this service account in the operator's namespace are gateways.",
+    fallback: "lever-gateway",
   },
 } as const satisfies Record<string, Flag>;
 
 type FlagName = keyof typeof flags;
 type Variables = Readonly<Record<string, string | undefined>>;
-
-const keyCharsMin = 16;
 
 /** Undefined: help was asked for. Throws INVALID_OPTION, naming the flag, what was found and what is expected. */
 export function operatorSettings(args: readonly string[], variables: Variables): OperatorSettings | undefined {
@@ -168,6 +176,8 @@ export function operatorSettings(args: readonly string[], variables: Variables):
     adminPort: port("admin-port"),
     leaseName: matching("lease-name", label, "the name of a Lease") as string,
     replicaSelector: text("replica-selector"),
+    identitySecret: matching("identity-secret", label, "the name of a Secret") as string,
+    gatewayServiceAccount: matching("gateway-service-account", label, "the name of a service account") as string,
     agent: {
       image: required("agent-image", "the agent's image, such as example.org/lever/agent:0.1.0"),
       ...(pullPolicy !== undefined && { imagePullPolicy: pullPolicy as NonNullable<AgentSettings["imagePullPolicy"]> }),
@@ -175,7 +185,6 @@ export function operatorSettings(args: readonly string[], variables: Variables):
       tokenAudience: text("agent-token-audience") as string,
       resources: resources(text("agent-resources") as string),
       ...(runAsUser !== undefined && { runAsUser: Number(runAsUser) }),
-      drainKey: drainKey(required("drain-key-file", "the file with the secret that drain hooks' paths are made from")),
     },
   };
 }
@@ -209,21 +218,6 @@ function resources(value: string): AgentResources {
   const read = agentResources.safeParse(found);
   if (!read.success) throw invalid("agent-resources", value, expected);
   return read.data;
-}
-
-function drainKey(file: string): string {
-  let key: string;
-  try {
-    key = readFileSync(file, "utf8").trim();
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new LeverError("INVALID_OPTION", `${named("drain-key-file")} cannot be read: ${why}`, { cause });
-  }
-  if (key.length >= keyCharsMin) return key;
-  throw new LeverError(
-    "INVALID_OPTION",
-    `${named("drain-key-file")}: ${file} has ${key.length} characters, expected ${keyCharsMin} or more`,
-  );
 }
 
 function named(name: FlagName): string {

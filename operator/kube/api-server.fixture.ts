@@ -46,6 +46,8 @@ interface Watcher {
   readonly collection: string;
   readonly namespace: string | undefined;
   readonly selector: string | undefined;
+  /** `metadata.name=…` is all that is understood. */
+  readonly fields: string | undefined;
   send(line: string): void;
   end(how: "close" | "reset"): void;
 }
@@ -297,8 +299,9 @@ export class ApiServer {
     if (token !== null && page === undefined) return failure(410, "Expired");
     if (page === undefined) {
       const selector = query.get("labelSelector") ?? undefined;
+      const fields = query.get("fieldSelector") ?? undefined;
       const items = [...this.#collection(collection).values()].filter((object) =>
-        isSelected(object, namespace, selector),
+        isSelected(object, namespace, selector, fields),
       );
       items.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
       page = { version: this.#version, items };
@@ -327,6 +330,7 @@ export class ApiServer {
           collection,
           namespace,
           selector: query.get("labelSelector") ?? undefined,
+          fields: query.get("fieldSelector") ?? undefined,
           send,
           end: (how) => {
             stop();
@@ -421,7 +425,8 @@ export class ApiServer {
   }
 
   #tell(watcher: Watcher, { collection, type, object }: Change): void {
-    if (collection !== watcher.collection || !isSelected(object, watcher.namespace, watcher.selector)) return;
+    const { namespace, selector, fields } = watcher;
+    if (collection !== watcher.collection || !isSelected(object, namespace, selector, fields)) return;
     watcher.send(JSON.stringify({ type, object }));
   }
 }
@@ -434,8 +439,14 @@ function keyOf({ metadata }: KubeObject): string {
   return `${metadata.namespace ?? ""}/${metadata.name}`;
 }
 
-function isSelected({ metadata }: KubeObject, namespace: string | undefined, selector: string | undefined): boolean {
+function isSelected(
+  { metadata }: KubeObject,
+  namespace: string | undefined,
+  selector: string | undefined,
+  fields: string | undefined,
+): boolean {
   if (namespace !== undefined && metadata.namespace !== namespace) return false;
+  if (fields !== undefined && fields !== `metadata.name=${metadata.name}`) return false;
   for (const term of selector?.split(",") ?? []) {
     const [label = "", value] = term.split("=");
     const found = metadata.labels?.[label];

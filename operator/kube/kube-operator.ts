@@ -19,6 +19,7 @@ import { DiscoveryServer } from "../discovery/discovery-server.ts";
 import { LeaderRows } from "../discovery/leader-rows.ts";
 import { serveReplica } from "../discovery/replica-connection.ts";
 import { replicaMethod } from "../discovery/replica-messages.ts";
+import type { IdentitySecret } from "../identity/identity-secret.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import type { KubeClient } from "./kube-client.ts";
 import {
@@ -87,7 +88,10 @@ export interface KubeOperatorOptions {
   /** `host:port` where agents and other replicas reach this one; undefined: it is found by the Service only. */
   readonly address?: string;
   readonly leaseName?: string;
-  readonly agent: AgentSettings;
+  /** Asked for once there is an identity. */
+  readonly agent: () => AgentSettings;
+  /** Its keys; undefined: it has none, and needs none. Started and closed here. */
+  readonly identity?: Pick<IdentitySecret, "reflector" | "start" | "whenUsable" | "whyNotReady" | "leads" | "close">;
   /** Label selector of the operator's pods; undefined: there is one replica. */
   readonly replicaSelector?: string;
   readonly replicaPort?: number;
@@ -168,7 +172,12 @@ export class KubeOperator {
       options.replicaSelector === undefined
         ? undefined
         : watch<Seen<Pod>>(pods, { namespace, labelSelector: options.replicaSelector, transform: seenPod });
-    this.reflectors = { ...watched, ...(replicaPods && { replicas: replicaPods }) };
+    const { identity } = options;
+    this.reflectors = {
+      ...watched,
+      ...(replicaPods && { replicas: replicaPods }),
+      ...(identity && { secrets: identity.reflector }),
+    };
 
     const { address, leaseName = leaseNameDefault } = options;
     this.election = new LeaderElection({
@@ -291,15 +300,18 @@ export class KubeOperator {
     if (this.#isClosed) return "stopping";
     const missing = Object.entries(this.reflectors).filter(([, { isSynced }]) => !isSynced);
     if (missing.length > 0) return `not listed yet: ${missing.map(([kind]) => kind).join(", ")}`;
-    return this.#isReady ? undefined : "waiting for the other replicas";
+    return this.#isReady ? undefined : (this.#options.identity?.whyNotReady() ?? "waiting for the other replicas");
   }
 
   /** Resolves when it is ready; false if it is closed before. */
   async start(): Promise<boolean> {
+    const { identity } = this.#options;
     const reflectors = Object.values(this.reflectors);
     for (const reflector of reflectors) reflector.start();
+    identity?.start();
     const synced = await Promise.all(reflectors.map((reflector) => reflector.whenSynced()));
     if (this.#isClosed || synced.includes(false)) return false;
+    if (identity !== undefined && !(await identity.whenUsable())) return false;
     this.#endpoints.start();
     this.services.start();
     this.writer.start();
@@ -324,6 +336,7 @@ export class KubeOperator {
     this.#replicas?.close();
     this.server.close();
     this.registry.close();
+    await this.#options.identity?.close();
     await Promise.all([...Object.values(this.reflectors).map((reflector) => reflector.close()), this.recorder.close()]);
   }
 
@@ -333,6 +346,7 @@ export class KubeOperator {
     this.#log("info", `leads, term ${term}`);
     this.#rows.follow(undefined);
     this.leadership.elected();
+    this.#options.identity?.leads(true);
     this.services.elected();
     this.writer.elected();
   }
@@ -340,6 +354,7 @@ export class KubeOperator {
   #lost(term: number, why: string): void {
     this.#log("info", `leads no more, term ${term}: ${why}`);
     this.leadership.lost();
+    this.#options.identity?.leads(false);
   }
 
   #followLater(): void {

@@ -52,7 +52,7 @@ export class OperatorReplica {
       namespace: systemNamespace,
       name,
       address: this.address,
-      agent: settings,
+      agent: () => settings,
       replicaSelector: "app=lever-operator",
       dial: (address) => world.dial(address),
       observer: { onLog: (level, text) => void this.logs.push(`${level} ${text}`) },

@@ -39,7 +39,7 @@ export interface ServiceControllerOptions {
   readonly replicaSets: Reflector<Seen<ReplicaSet>>;
   readonly pods: Reflector<Seen<Pod>>;
   readonly recorder: Pick<EventRecorder, "record">;
-  readonly agent: AgentSettings;
+  readonly agent: () => AgentSettings;
   readonly isLeader: () => boolean;
   /** The state of each instance, as agents are told; undefined: the service is not known there yet. */
   readonly statesOf: (environment: string, service: string) => ReadonlyMap<string, InstanceState> | undefined;
@@ -127,7 +127,7 @@ export class ServiceController {
 
     let found: Deployment | undefined = copies.get(namespace, name);
     if (found === undefined && observed.service !== undefined) found = await this.#find(namespace, name);
-    const wanted = wantedDeployment(observed, found, agent);
+    const wanted = wantedDeployment(observed, found, agent());
     if (memory.outcomeOf !== observed.generation) memory.outcome = { kind: "pending" };
     memory.outcomeOf = observed.generation;
     let failure: unknown;

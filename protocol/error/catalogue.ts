@@ -28,7 +28,8 @@ export type ErrorCode =
   | "OUT_OF_RANGE"
   | "UNIMPLEMENTED"
   | "INTERNAL"
-  | "UNAVAILABLE";
+  | "UNAVAILABLE"
+  | "UNAUTHENTICATED";
 
 export interface CatalogueRow {
   readonly kind: ErrorKind;
@@ -143,6 +144,17 @@ export const catalogue = {
     "arguments", "INVALID_ARGUMENT", 400, "none",
     "A request is not valid HTTP/1.1.",
     "Send what RFC 9112 describes; any HTTP library does.",
+  ),
+
+  UNAUTHENTICATED: row(
+    "arguments", "UNAUTHENTICATED", 401, "none",
+    "A token or a certificate does not prove who its bearer is: it has ended, is of another issuer or for somebody else.",
+    "Mount a projected service account token with the operator's audience, and compare the clocks.",
+  ),
+  IDENTITY_DENIED: row(
+    "arguments", "PERMISSION_DENIED", 403, "none",
+    "It is proven who asks, and it is none that may: no instance of a service and no gateway, or not who it says it is.",
+    "Certificates are for pods with Lever's agent and for the gateway's service account: see docs/identity.md.",
   ),
 
   // The method's own.
@@ -279,6 +291,11 @@ export const catalogue = {
     "internal", "FAILED_PRECONDITION", 502, "none",
     "The two ends share no version of the protocol, or one needs a feature that the other lacks.",
     "Upgrade the older end: neighbours work one minor version apart.",
+  ),
+  INVALID_IDENTITY: row(
+    "internal", "FAILED_PRECONDITION", 500, "none",
+    "The keys and certificates of the operator, or a token's or a bundle's file, are missing or cannot be used.",
+    "Repair the Secret or the file that the message names: see docs/identity.md.",
   ),
   INTERNAL: row(
     "internal", "INTERNAL", 500, "unknown",

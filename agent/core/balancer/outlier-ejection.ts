@@ -49,6 +49,8 @@ const verdicts: Record<Reason, Verdict> = {
   HTTP_METHOD_NOT_ALLOWED: "served",
   HTTP_PATH_INVALID: "served",
   HTTP_REQUEST_INVALID: "served",
+  UNAUTHENTICATED: "served",
+  IDENTITY_DENIED: "served",
   METHOD_ERROR: "served",
   METHOD_THREW: "served",
   RESULT_NOT_ENCODABLE: "served",
@@ -76,6 +78,7 @@ const verdicts: Record<Reason, Verdict> = {
   HTTP_REQUEST_TIMEOUT: "none",
   PROTOCOL_VIOLATION: "failed",
   VERSION_UNSUPPORTED: "failed",
+  INVALID_IDENTITY: "failed",
   INTERNAL: "failed",
 };
 
