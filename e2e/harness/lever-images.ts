@@ -20,3 +20,16 @@ export const nextTag = `${leverVersion}-next`;
 export function leverImage(name: string, tag = leverVersion): string {
   return `${imageRegistry}/${name}:${tag}`;
 }
+
+/** A manifest of e2e/fixtures with the images of the run. */
+export function fixtureManifest(name: string): string {
+  const text = readFileSync(path.resolve(import.meta.dirname, "../fixtures", name), "utf8");
+  return text.replace(/image: lever\.test\/([\w-]+):.*/g, (_, image: string) => `image: ${leverImage(image)}`);
+}
+
+/** A manifest of `examples` as it is; on a cluster that was given, with the images of its registry. */
+export function exampleManifest(name: string): string {
+  const text = readFileSync(path.resolve(import.meta.dirname, `../../examples/${name}/${name}.yaml`), "utf8");
+  if (hasBuiltImages) return text;
+  return text.replace(/image: lever\/example-([\w-]+):.*/g, (_, image: string) => `image: ${leverImage(image)}`);
+}
