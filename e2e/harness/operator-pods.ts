@@ -18,7 +18,9 @@ export async function leader(other?: string): Promise<string> {
     "an operator leads",
     async () => {
       const { holderIdentity } = (await kubectlJson<Lease>(get)).spec;
-      return holderIdentity !== undefined && holderIdentity !== "" && holderIdentity !== other && holderIdentity;
+      // The pod's name, and what tells its processes apart.
+      const [pod = ""] = (holderIdentity ?? "").split("_");
+      return pod !== "" && pod !== other && pod;
     },
     60_000,
   );
