@@ -10,13 +10,12 @@
  *     expect(harm(report)).toEqual(noHarm);
  */
 
-import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ChannelReport, LoadPlan, LoadProgress, LoadReport } from "../fixtures/load/plan.ts";
 import { kubectl, kubectlJson } from "./kubectl.ts";
+import { fixtureManifest, leverImage } from "./lever-images.ts";
+import { waitReady } from "./service-pods.ts";
 import { until } from "./until.ts";
-
-const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 
 /** How long the load runs before an event, and after it. */
 export const aroundMs = Number(process.env["LEVER_AROUND_SECONDS"] ?? 8) * 1000;
@@ -35,8 +34,6 @@ const plan: LoadPlan = {
   durationMsMax: 600_000,
 };
 
-export const targetImage = "lever.test/target:0.1.0";
-
 export interface TargetOptions {
   readonly replicas?: number;
   readonly image?: string;
@@ -50,7 +47,7 @@ export interface TargetOptions {
 }
 
 export function targetManifest(options: TargetOptions = {}): object {
-  const { replicas = 3, image = targetImage, revision = "1", env = {}, lifecycle, ownership = {} } = options;
+  const { replicas = 3, image = leverImage("target"), revision = "1", env = {}, lifecycle, ownership = {} } = options;
   const container = {
     name: "app",
     image,
@@ -74,14 +71,8 @@ export function targetManifest(options: TargetOptions = {}): object {
 export async function deployTarget(namespace: string, options: TargetOptions = {}): Promise<void> {
   const manifest = JSON.stringify(targetManifest(options));
   await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: manifest });
-  await ready(namespace, "target");
+  await waitReady(namespace, "target");
   await spread(namespace, options.replicas ?? 3);
-}
-
-/** As people wait: the condition is that of the present generation. */
-export async function ready(namespace: string, service: string, timeoutSeconds = 90): Promise<void> {
-  const wait = ["wait", "--for=condition=Ready", `lsvc/${service}`, `--timeout=${timeoutSeconds}s`];
-  await kubectl([...wait, "--namespace", namespace]);
 }
 
 interface Table {
@@ -122,6 +113,7 @@ export interface TargetPod {
   };
 }
 
+/** Those that are being deleted too. */
 export async function podsOf(namespace: string, service: string): Promise<readonly TargetPod[]> {
   const get = ["get", "pods", "--namespace", namespace, "--selector", `leveros.dev/service=${service}`];
   return (await kubectlJson<{ items: TargetPod[] }>(get)).items;
@@ -149,8 +141,8 @@ export class ClusterLoad implements AsyncDisposable {
 
   /** Resolves once calls succeed and all channels are open. The target is to be there. */
   static async start(namespace: string, change: Partial<LoadPlan> = {}): Promise<ClusterLoad> {
-    await kubectl(["apply", "--namespace", namespace, "--filename", path.join(fixtures, "load/load.yaml")]);
-    await ready(namespace, "load");
+    await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: fixtureManifest("load/load.yaml") });
+    await waitReady(namespace, "load");
     const [pod] = await podsOf(namespace, "load");
     const load = new ClusterLoad(namespace, pod as TargetPod);
     const planned = { ...plan, ...change };
@@ -244,6 +236,12 @@ export function harm({ calls, channels, rooms }: LoadReport): Harm {
 function brokenEnds({ ends }: ChannelReport): Record<string, number> {
   return Object.fromEntries(Object.entries(ends).filter(([reason]) => reason !== "MOVED" && reason !== "cleanly"));
 }
+
+/** For controls: apps that end when they are told to, and no hook of Lever's that holds that back, since they have one. */
+export const withoutBarrier: TargetOptions = {
+  env: { E2E_HEEDLESS: "1" },
+  lifecycle: { preStop: { exec: { command: ["cat", "/dev/null"] } } },
+};
 
 export const failedCalls = ({ calls }: LoadReport): number =>
   Object.values(calls.failed).reduce((sum, count) => sum + count, 0);
