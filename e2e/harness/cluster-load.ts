@@ -10,14 +10,12 @@
  *     expect(harm(report)).toEqual(noHarm);
  */
 
-import { readFileSync } from "node:fs";
-import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ChannelReport, LoadPlan, LoadProgress, LoadReport } from "../fixtures/load/plan.ts";
 import { kubectl, kubectlJson } from "./kubectl.ts";
+import { fixtureManifest, leverImage } from "./lever-images.ts";
+import { waitReady } from "./service-pods.ts";
 import { until } from "./until.ts";
-
-const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 
 /** How long the load runs before an event, and after it. */
 export const aroundMs = Number(process.env["LEVER_AROUND_SECONDS"] ?? 8) * 1000;
@@ -36,8 +34,6 @@ const plan: LoadPlan = {
   durationMsMax: 600_000,
 };
 
-export const targetImage = "lever.test/target:0.1.0";
-
 export interface TargetOptions {
   readonly replicas?: number;
   readonly image?: string;
@@ -51,7 +47,7 @@ export interface TargetOptions {
 }
 
 export function targetManifest(options: TargetOptions = {}): object {
-  const { replicas = 3, image = targetImage, revision = "1", env = {}, lifecycle, ownership = {} } = options;
+  const { replicas = 3, image = leverImage("target"), revision = "1", env = {}, lifecycle, ownership = {} } = options;
   const container = {
     name: "app",
     image,
@@ -80,14 +76,8 @@ export function targetManifest(options: TargetOptions = {}): object {
 export async function deployTarget(namespace: string, options: TargetOptions = {}): Promise<void> {
   const manifest = JSON.stringify(targetManifest(options));
   await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: manifest });
-  await ready(namespace, "target");
+  await waitReady(namespace, "target");
   await spread(namespace, options.replicas ?? 3);
-}
-
-/** As people wait: the condition is that of the present generation. */
-export async function ready(namespace: string, service: string, timeoutSeconds = 90): Promise<void> {
-  const wait = ["wait", "--for=condition=Ready", `lsvc/${service}`, `--timeout=${timeoutSeconds}s`];
-  await kubectl([...wait, "--namespace", namespace]);
 }
 
 interface Table {
@@ -123,11 +113,13 @@ export interface TargetPod {
     readonly containerStatuses?: readonly {
       readonly name: string;
       readonly ready: boolean;
+      readonly restartCount: number;
       readonly imageID: string;
     }[];
   };
 }
 
+/** Those that are being deleted too. */
 export async function podsOf(namespace: string, service: string): Promise<readonly TargetPod[]> {
   const get = ["get", "pods", "--namespace", namespace, "--selector", `leveros.dev/service=${service}`];
   return (await kubectlJson<{ items: TargetPod[] }>(get)).items;
@@ -141,7 +133,7 @@ export interface LoadPlace {
 }
 
 function loadManifest(name: string, node: string | undefined): string {
-  const text = readFileSync(path.join(fixtures, "load/load.yaml"), "utf8").replace("name: load\n", `name: ${name}\n`);
+  const text = fixtureManifest("load/load.yaml").replace("name: load\n", `name: ${name}\n`);
   if (node === undefined) return text;
   return text.replace("containers:\n", `nodeSelector: { kubernetes.io/hostname: ${node} }\n      containers:\n`);
 }
@@ -170,7 +162,7 @@ export class ClusterLoad implements AsyncDisposable {
   static async start(namespace: string, change: Partial<LoadPlan> = {}, place: LoadPlace = {}): Promise<ClusterLoad> {
     const { name = "load", node } = place;
     await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: loadManifest(name, node) });
-    await ready(namespace, name);
+    await waitReady(namespace, name);
     const [pod] = await podsOf(namespace, name);
     const load = new ClusterLoad(namespace, pod as TargetPod);
     const planned = { ...plan, ...change };
@@ -264,6 +256,12 @@ export function harm({ calls, channels, rooms }: LoadReport): Harm {
 function brokenEnds({ ends }: ChannelReport): Record<string, number> {
   return Object.fromEntries(Object.entries(ends).filter(([reason]) => reason !== "MOVED" && reason !== "cleanly"));
 }
+
+/** For controls: apps that end when they are told to, and no hook of Lever's that holds that back, since they have one. */
+export const withoutBarrier: TargetOptions = {
+  env: { E2E_HEEDLESS: "1" },
+  lifecycle: { preStop: { exec: { command: ["cat", "/dev/null"] } } },
+};
 
 export const failedCalls = ({ calls }: LoadReport): number =>
   Object.values(calls.failed).reduce((sum, count) => sum + count, 0);

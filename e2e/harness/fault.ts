@@ -16,7 +16,8 @@ import {
   type TargetPod,
 } from "./cluster-load.ts";
 import { kubectlJson } from "./kubectl.ts";
-import { leader, operatorNamespace } from "./operator-pods.ts";
+import { leverNamespace } from "./lever-install.ts";
+import { leader } from "./operator-pods.ts";
 import { testNamespace } from "./test-namespace.ts";
 
 /**
@@ -32,7 +33,7 @@ export const gateShutMs = 14_450;
 
 /** A target pod on a node that has neither the load nor, unless asked for, the operator's leader. */
 export async function victimOf(namespace: string, load: ClusterLoad, withLeader = false): Promise<TargetPod> {
-  const leaderNode = await nodeOf(operatorNamespace, await leader());
+  const leaderNode = await nodeOf(leverNamespace, (await leader()).pod);
   const pods = (await podsOf(namespace, "target")).filter(({ spec }) => spec.nodeName !== load.node);
   const pod = pods.find(({ spec }) => (spec.nodeName === leaderNode) === withLeader);
   if (pod !== undefined) return pod;

@@ -1,26 +1,32 @@
 /** The operator's replicas in a cluster, and which one leads. */
 
 import { readdirSync, readFileSync } from "node:fs";
+import type { TargetPod } from "./cluster-load.ts";
 import { kubectlJson } from "./kubectl.ts";
+import { leverNamespace } from "./lever-install.ts";
 import { until } from "./until.ts";
 
-export const operatorNamespace = "lever-system";
 export const operatorDeployment = "lever-operator";
+
+export async function operatorPods(): Promise<readonly TargetPod[]> {
+  const selector = "app.kubernetes.io/name=lever,app.kubernetes.io/component=operator";
+  const get = ["get", "pods", "--namespace", leverNamespace, "--selector", selector];
+  return (await kubectlJson<{ items: TargetPod[] }>(get)).items;
+}
 
 interface Lease {
   readonly spec: { readonly holderIdentity?: string; readonly leaseTransitions?: number };
 }
 
-/** The pod that leads; waits for one that is not `other`. */
-export async function leader(other?: string): Promise<string> {
-  const get = ["get", `lease/${operatorDeployment}`, "--namespace", operatorNamespace];
+/** Who leads: its name is its pod's and one of its process. Waits for one that is not `other`. */
+export async function leader(other?: string): Promise<{ readonly name: string; readonly pod: string }> {
+  const get = ["get", `lease/${operatorDeployment}`, "--namespace", leverNamespace];
   return until(
     "an operator leads",
     async () => {
       const { holderIdentity } = (await kubectlJson<Lease>(get)).spec;
-      // The pod's name, and what tells its processes apart.
-      const [pod = ""] = (holderIdentity ?? "").split("_");
-      return pod !== "" && pod !== other && pod;
+      if (holderIdentity === undefined || holderIdentity === "" || holderIdentity === other) return undefined;
+      return { name: holderIdentity, pod: holderIdentity.replace(/_[^_]*$/, "") };
     },
     60_000,
   );

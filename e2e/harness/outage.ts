@@ -5,10 +5,11 @@
  */
 
 import type { LoadReport } from "../fixtures/load/plan.ts";
-import { ClusterLoad, deployTarget, ready, targetManifest } from "./cluster-load.ts";
+import { ClusterLoad, deployTarget, type TargetPod, targetManifest } from "./cluster-load.ts";
 import { kubectl, kubectlJson } from "./kubectl.ts";
-import { operatorNamespace } from "./operator-pods.ts";
+import { leverNamespace } from "./lever-install.ts";
 import { hasOwnNodes } from "./pod-processes.ts";
+import { waitReady } from "./service-pods.ts";
 import { testNamespace } from "./test-namespace.ts";
 
 export const outageMs = Number(process.env["LEVER_OUTAGE_SECONDS"] ?? 120) * 1000;
@@ -33,7 +34,7 @@ export async function startLoads(name: string): Promise<OutageLoads> {
     await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: JSON.stringify(manifest) });
   }
   await deployTarget(namespace);
-  for (const service of ["target-fail", "target-serve"]) await ready(namespace, service);
+  for (const service of ["target-fail", "target-serve"]) await waitReady(namespace, service);
   const fail = await ClusterLoad.start(namespace, { ...light, target: "target-fail" }, { name: "load-fail" });
   const serve = await ClusterLoad.start(namespace, { ...light, target: "target-serve" }, { name: "load-serve" });
   return { namespace, wait: await ClusterLoad.start(namespace), fail, serve };
@@ -72,28 +73,13 @@ export function failuresOf({ calls: { failed } }: LoadReport): { readonly plain:
 /** Requests of the operator's replicas, by verb, kind and status, such as `update leases 200`. */
 export type Requests = ReadonlyMap<string, number>;
 
-interface OperatorPod {
-  readonly metadata: { readonly name: string; readonly deletionTimestamp?: string };
-  readonly status: {
-    readonly podIP?: string;
-    readonly containerStatuses?: readonly { readonly restartCount: number }[];
-  };
-}
-
-export async function operatorPods(): Promise<OperatorPod[]> {
-  const selector = "app.kubernetes.io/component=operator";
-  const get = ["get", "pods", "--namespace", operatorNamespace, "--selector", selector];
-  const { items } = await kubectlJson<{ items: OperatorPod[] }>(get);
-  return items.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
-}
-
 /** The whole page. Where the nodes are this machine the API server is not needed for it. */
-export async function metricsOf({ metadata, status }: OperatorPod): Promise<string> {
+export async function metricsOf({ metadata, status }: TargetPod): Promise<string> {
   if (hasOwnNodes) return (await fetch(`http://${status.podIP}:3838/metrics`)).text();
-  return kubectl(["get", "--raw", `/api/v1/namespaces/${operatorNamespace}/pods/${metadata.name}:3838/proxy/metrics`]);
+  return kubectl(["get", "--raw", `/api/v1/namespaces/${leverNamespace}/pods/${metadata.name}:3838/proxy/metrics`]);
 }
 
-export async function requestsOf(pods: readonly OperatorPod[]): Promise<Requests> {
+export async function requestsOf(pods: readonly TargetPod[]): Promise<Requests> {
   const counts = new Map<string, number>();
   for (const pod of pods) {
     const line = /^lever_operator_kube_requests_total\{verb="(\w+)",resource="(\w+)",code="(\d+)"\} (\d+)$/gm;

@@ -10,11 +10,11 @@ import { describeLoad } from "../harness/cluster-load.ts";
 import { lapse, untruths } from "../harness/fault.ts";
 import { kubectlResult } from "../harness/kubectl.ts";
 import { installLever } from "../harness/lever-install.ts";
+import { operatorPods } from "../harness/operator-pods.ts";
 import {
   apiServerRequests,
   failuresOf,
   lastHeardMs,
-  operatorPods,
   outageMs,
   requestsMax,
   requestsOf,

@@ -8,12 +8,11 @@ import { beforeAll, expect, test } from "vitest";
 import { describeLoad } from "../harness/cluster-load.ts";
 import { gateShutMs, lapse, untruths } from "../harness/fault.ts";
 import { kubectl } from "../harness/kubectl.ts";
-import { installLever } from "../harness/lever-install.ts";
-import { operatorDeployment, operatorNamespace } from "../harness/operator-pods.ts";
+import { installLever, leverNamespace } from "../harness/lever-install.ts";
+import { operatorDeployment, operatorPods } from "../harness/operator-pods.ts";
 import {
   failuresOf,
   lastHeardMs,
-  operatorPods,
   outageMs,
   requestsMax,
   requestsOf,
@@ -25,7 +24,7 @@ import {
 } from "../harness/outage.ts";
 import { until } from "../harness/until.ts";
 
-const inOperators = ["--namespace", operatorNamespace];
+const inOperators = ["--namespace", leverNamespace];
 const quietMs = 15_000;
 
 beforeAll(() => installLever());
@@ -36,9 +35,7 @@ test("all replicas of the operator are away", { timeout: 480_000 }, async () => 
   await sleep(quietMs);
   const at = Date.now();
   await kubectl(["scale", `deployment/${operatorDeployment}`, "--replicas=0", ...inOperators]);
-  await until("no operator is left", async () => (await operatorPods()).length === 0);
-  const selector = "app.kubernetes.io/component=operator";
-  await kubectl(["wait", "--for=delete", "pod", "--selector", selector, "--timeout=60s", ...inOperators]);
+  await until("no operator is left", async () => (await operatorPods()).length === 0, 60_000);
   const goneAt = Date.now();
   await sleep(outageMs);
   const backAt = Date.now();

@@ -1,45 +1,41 @@
-/** The operator's replicas are replaced under load, and then the one that leads is killed: nobody's calls notice. */
+/** The operator is restarted, and upgraded, under load: nobody's calls notice, and nobody's pods are restarted. */
 
 import { beforeAll, expect, test } from "vitest";
-import { ClusterLoad, deployTarget, describeLoad, harm, noHarm } from "../harness/cluster-load.ts";
+import { ClusterLoad, deployTarget, describeLoad, harm, noHarm, podsOf } from "../harness/cluster-load.ts";
 import { kubectl } from "../harness/kubectl.ts";
-import { installLever } from "../harness/lever-install.ts";
-import { killProcessOf, leader, operatorDeployment, operatorNamespace } from "../harness/operator-pods.ts";
+import { hasBuiltImages, imageIds, leverImage, leverVersion, nextTag } from "../harness/lever-images.ts";
+import { installLever, leverNamespace } from "../harness/lever-install.ts";
+import { leader, operatorDeployment, operatorPods } from "../harness/operator-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 
-const ownCluster = (process.env["LEVER_E2E_IMAGES"] ?? "{}") !== "{}";
-const inOperators = ["--namespace", operatorNamespace];
+const rollout = (verb: string, ...args: string[]) =>
+  kubectl(["rollout", verb, `deployment/${operatorDeployment}`, ...args, "--namespace", leverNamespace]);
 
-const restart = async () => {
-  await kubectl(["rollout", "restart", `deployment/${operatorDeployment}`, ...inOperators]);
-  await kubectl(["rollout", "status", `deployment/${operatorDeployment}`, "--timeout=90s", ...inOperators]);
-  await leader();
-};
+beforeAll(() => installLever());
 
-const deleteLeader = async () => {
-  const pod = await leader();
-  await kubectl(["delete", "pod", pod, "--grace-period=0", "--force", ...inOperators]);
-  await leader(pod);
-};
-
-const killLeader = async () => {
-  const pod = await leader();
-  killProcessOf(pod);
-  // The same pod may lead again once its container runs anew.
-  await kubectl(["rollout", "status", `deployment/${operatorDeployment}`, "--timeout=90s", ...inOperators]);
-  await leader();
-};
-
-beforeAll(installLever);
-
-test("the operator is restarted", async () => {
+test("rollout restart, and helm upgrade", async () => {
   const namespace = await testNamespace("restarted");
   await deployTarget(namespace);
   await using load = await ClusterLoad.start(namespace);
-  const events = [await load.during("rollout restart", restart)];
-  events.push(await load.during("the leader's pod deleted without grace", deleteLeader));
-  if (ownCluster) events.push(await load.during("the leader's process killed", killLeader));
+  const targets = await podsOf(namespace, "target");
+  const first = await leader();
+  const restart = await load.during("rollout restart", async () => {
+    await rollout("restart");
+    await rollout("status", "--timeout=90s");
+    await leader(first.name);
+  });
+  const upgrade = await load.during("helm upgrade", async () => {
+    const tag = hasBuiltImages ? nextTag : leverVersion;
+    await installLever([`operator.image.tag=${tag}`, `agent.image.tag=${tag}`, "operator.podAnnotations.upgraded=yes"]);
+    await leader();
+  });
   const report = await load.stop();
-  console.log(describeLoad("operator restarted", report, events));
+  console.log(describeLoad("operator restarted", report, [restart, upgrade]));
   expect(harm(report)).toEqual(noHarm);
+  if (hasBuiltImages) {
+    const ids = (await operatorPods()).map(({ status }) => status.containerStatuses?.[0]?.imageID);
+    expect(new Set(ids)).toEqual(new Set([imageIds[leverImage("operator", nextTag)]]));
+  }
+  const after = await podsOf(namespace, "target");
+  expect(after.map(({ metadata }) => metadata.uid).sort()).toEqual(targets.map(({ metadata }) => metadata.uid).sort());
 });

@@ -2,22 +2,25 @@
 
 import { beforeAll, expect, test } from "vitest";
 import {
+  aroundMs,
   ClusterLoad,
   deployTarget,
   describeLoad,
   failedCalls,
   harm,
+  type LoadEvent,
   noHarm,
   podsOf,
   spread,
   type TargetOptions,
+  withoutBarrier,
 } from "../harness/cluster-load.ts";
 import { kubectl } from "../harness/kubectl.ts";
 import { installLever } from "../harness/lever-install.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 
-beforeAll(installLever);
+beforeAll(() => installLever());
 
 async function scaleTo(namespace: string, replicas: number): Promise<void> {
   await kubectl(["scale", "lsvc/target", `--replicas=${replicas}`, "--namespace", namespace]);
@@ -25,28 +28,25 @@ async function scaleTo(namespace: string, replicas: number): Promise<void> {
   await until("no other pods are left", async () => (await podsOf(namespace, "target")).length === replicas, 60_000);
 }
 
-async function scaled(options: TargetOptions) {
+async function scaled(options: TargetOptions, steps: readonly number[], quietMs: number) {
   const namespace = await testNamespace("scaled");
   await deployTarget(namespace, options);
   await using load = await ClusterLoad.start(namespace);
-  const up = await load.during("3 → 6", () => scaleTo(namespace, 6));
-  const down = await load.during("6 → 2", () => scaleTo(namespace, 2));
-  return { report: await load.stop(), events: [up, down] };
+  const events: LoadEvent[] = [];
+  for (const step of steps) events.push(await load.during(`to ${step}`, () => scaleTo(namespace, step), quietMs));
+  return { report: await load.stop(), events };
 }
 
 test("3 → 6 → 2", async () => {
-  const { report, events } = await scaled({});
+  const { report, events } = await scaled({}, [6, 2], aroundMs);
   console.log(describeLoad("scaled", report, events));
   expect(harm(report)).toEqual(noHarm);
   expect(Object.keys(report.calls.answeredBy)).toHaveLength(6);
 });
 
-test("the control: with apps that end when they are told to, and nothing that holds their end back", async () => {
-  const { report, events } = await scaled({
-    env: { E2E_HEEDLESS: "1" },
-    // A hook of the app's own is kept, and then there is none of Lever's.
-    lifecycle: { preStop: { exec: { command: ["cat", "/dev/null"] } } },
-  });
+test("the control: 6 → 2 without what holds the end of an app back", async () => {
+  const { report, events } = await scaled({ ...withoutBarrier, replicas: 6 }, [2], 4000);
   console.log(describeLoad("scaled, the control", report, events));
   expect(failedCalls(report)).toBeGreaterThan(0);
+  expect(harm(report).forgetfulRooms).toBeGreaterThan(0);
 });
