@@ -149,11 +149,13 @@ export class ClusterLoad implements AsyncDisposable {
   readonly namespace: string;
   /** Where the load is: what befalls this node befalls the caller. */
   readonly node: string;
+  readonly #service: string;
   readonly #pod: string;
   #report: Promise<LoadReport> | undefined;
 
-  private constructor(namespace: string, pod: TargetPod) {
+  private constructor(namespace: string, service: string, pod: TargetPod) {
     this.namespace = namespace;
+    this.#service = service;
     this.node = pod.spec.nodeName;
     this.#pod = pod.metadata.name;
   }
@@ -164,7 +166,7 @@ export class ClusterLoad implements AsyncDisposable {
     await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: loadManifest(name, node) });
     await waitReady(namespace, name);
     const [pod] = await podsOf(namespace, name);
-    const load = new ClusterLoad(namespace, pod as TargetPod);
+    const load = new ClusterLoad(namespace, name, pod as TargetPod);
     const planned = { ...plan, ...change };
     await load.#call("start", [planned]);
     await until("all channels are open", async () => {
@@ -179,7 +181,7 @@ export class ClusterLoad implements AsyncDisposable {
   }
 
   async #call<Result>(method: string, args: readonly unknown[]): Promise<Result> {
-    const command = ["node", "/app/call.js", `/load/${method}`, JSON.stringify(args)];
+    const command = ["node", "/app/call.js", `/${this.#service}/${method}`, JSON.stringify(args)];
     const exec = ["exec", "--namespace", this.namespace, this.#pod, "--container=app", "--", ...command];
     return JSON.parse(await kubectl(exec)) as Result;
   }
