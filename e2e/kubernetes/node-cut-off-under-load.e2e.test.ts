@@ -19,6 +19,7 @@ import {
 } from "../harness/fault.ts";
 import { installLever } from "../harness/lever-install.ts";
 import { hasOwnNodes } from "../harness/pod-processes.ts";
+import { waitReady } from "../harness/service-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 
 const test = testAnywhere.runIf(hasOwnNodes);
@@ -45,6 +46,7 @@ async function cutAndHealed(what: string, target: TargetOptions) {
       await heal(node);
     }
   });
+  for (const service of ["target", "inside"]) await waitReady(namespace, service);
   const [report, insideReport] = [await load.stop(), await inside.stop()];
   const found = aftermath(report, event, victim.metadata.name);
   // When it was last heard under an epoch that it had before the cut.
