@@ -170,6 +170,81 @@ describe("a LeverService", () => {
   });
 });
 
+test("a pod that is labelled as another service's is that one's, and not the first one's any more", async () => {
+  const replica = await world.start();
+  world.apply("other", two);
+  await running();
+  const found = world.api.object(pods, "shop", "hello-1-aaaaa") as KubeObject;
+  const metadata = { ...found.metadata, labels: { "leveros.dev/service": "other" } };
+  world.api.put(pods, { ...found, metadata } as KubeObject);
+  await world.run(100);
+  const idsOf = (service: string) => replica.operator.tables.table("shop", service).instances.map(({ id }) => id);
+  expect([idsOf("hello"), idsOf("other")]).toEqual([["hello-1-bbbbb"], ["hello-1-aaaaa"]]);
+});
+
+describe("a table", () => {
+  const slots = `ownership: { slots: 8 }\n${two}`;
+
+  test("that somebody deletes is there again at once with its slots: the next leader would give them all away", async () => {
+    await world.start();
+    const agents = await running(slots, names, true);
+    await world.until(() => agents.every(({ held }) => held.size === 4));
+    await world.run(3000);
+    const ownership = () =>
+      (world.api.object(leverEndpointTables, "shop", "hello") as { ownership?: { rows: unknown } } | undefined)
+        ?.ownership;
+    const before = ownership()?.rows;
+    world.api.remove(leverEndpointTables, "shop", "hello");
+    await world.run(100);
+    expect(ownership()?.rows).toEqual(before);
+    await world.run(3000);
+    expect(world.api.object(leverEndpointTables, "shop", "hello")).toMatchObject({ servingInstances: 2, heldSlots: 8 });
+  });
+
+  test("is not made by a write for a service that was deleted meanwhile", async () => {
+    await world.start();
+    await running();
+    await world.run(3000);
+    world.api.fault = ({ method, path }) =>
+      method === "PATCH" && path.includes("/leverendpointtables/") ? { delayMs: 1000 } : undefined;
+    world.api.remove(pods, "shop", "hello-1-bbbbb");
+    await world.until(() => world.api.requests.at(-1)?.path.includes("/leverendpointtables/") === true);
+    world.api.remove(leverServices, "shop", "hello");
+    // As the garbage collector does.
+    world.api.remove(leverEndpointTables, "shop", "hello");
+    await world.run(5000);
+    expect(world.api.object(leverEndpointTables, "shop", "hello")).toBeUndefined();
+  });
+
+  test("is not written by a new leader that has nothing else to say of the instances", async () => {
+    const first = await world.start();
+    await world.until(() => world.leader === first);
+    await world.start();
+    await running();
+    await world.run(5000);
+    const writes = () =>
+      world.api.requests.filter(({ method, path }) => method !== "GET" && path.includes("/leverendpointtables")).length;
+    const before = writes();
+    await world.stop(first);
+    await world.run(10_000);
+    expect(world.leader).toBeDefined();
+    expect(writes()).toBe(before);
+  });
+
+  test("that says something else of the instances, by a late write of the last leader, is put right", async () => {
+    await world.start();
+    await running();
+    await world.run(3000);
+    const found = world.api.object(leverEndpointTables, "shop", "hello") as KubeObject;
+    world.api.put(leverEndpointTables, { ...found, instances: [], servingInstances: 0 } as KubeObject);
+    await world.run(3000);
+    expect(world.api.object(leverEndpointTables, "shop", "hello")).toMatchObject({
+      servingInstances: 2,
+      instances: names.map((id) => ({ id, state: "Serving" })),
+    });
+  });
+});
+
 describe("an operator", () => {
   test("that lists everything anew, since its watches are too old, has the same tables and writes nothing", async () => {
     await world.start();
@@ -338,6 +413,28 @@ describe("two replicas", () => {
     }
   });
 
+  test("forget what was deleted: a replica that does not lead listens at the leader to services that are there", async () => {
+    const { first, second } = await pair();
+    expect(world.leader).toBe(first);
+    for (let round = 0; round < 5; round++) {
+      const name = `hello-${round % 2}`;
+      world.apply(name, slots);
+      await world.until(() => second.operator.tables.table("shop", name).exists);
+      world.api.remove(leverServices, "shop", name);
+      await world.until(() => !second.operator.tables.table("shop", name).exists);
+    }
+    await world.run(1000);
+    expect(second.operator.rows.count).toBe(0);
+  });
+
+  test("do not listen to themselves, by whatever name", async () => {
+    const replica = await world.start("operator-0", "node-7");
+    const agents = await running();
+    await world.run(5000);
+    expect(replica.operator.replicaCount).toBe(0);
+    expect(agents.map(({ discovery }) => discovery.isConnected)).toEqual([true, true]);
+  });
+
   test("have one that begins say nothing before it has heard what the other knows", async () => {
     await world.start();
     const [agent] = await running();
@@ -348,5 +445,81 @@ describe("two replicas", () => {
     const { instances } = second.operator.tables.table("shop", "hello");
     expect(instances.map(({ state }) => state)).toEqual(["Serving", "Serving"]);
     expect(agent?.table?.instances).toHaveLength(2);
+  });
+});
+
+describe("people", () => {
+  test("are told the same by every replica; of the moves of slots the leader alone knows, and it is named", async () => {
+    const first = await world.start();
+    const second = await world.start();
+    await world.until(() => first.operator.election.isLeader);
+    await running(`ownership: { slots: 4 }\n${two}`, names, true);
+    await world.run(3000);
+    const [ofFirst, ofSecond] = await Promise.all(
+      [first, second].map(async (replica) => ({
+        services: await world.ask(replica, "listServices"),
+        endpoints: await world.ask(replica, "listEndpoints", "shop", "hello"),
+        resources: await world.ask(replica, "listResources"),
+      })),
+    );
+    expect(ofFirst?.services).toMatchObject({
+      operator: { replica: "operator-0", leader: "operator-0", otherReplicas: 1 },
+      services: [{ environment: "shop", service: "hello", isReady: true, slots: { slots: 4, held: 4 } }],
+    });
+    expect(ofSecond?.services).toMatchObject({ operator: { replica: "operator-1", leader: "operator-0" } });
+    expect(ofFirst?.endpoints).toMatchObject([
+      {
+        endpoints: names.map((instance) => ({ instance, state: "Serving", podUid: expect.any(String), problem: null })),
+      },
+    ]);
+    expect(ofSecond?.resources).toEqual(ofFirst?.resources);
+
+    expect(await world.ask(first, "explain", "shop", "hello", "room-7")).toMatchObject({
+      holder: expect.stringMatching(/^hello-1/),
+      why: "nobody had held it",
+      leaseLeftMs: expect.any(Number),
+      agentsNotAsked: 2,
+    });
+    await expect(world.ask(second, "explain", "shop", "hello", "room-7")).rejects.toMatchObject({
+      reason: "NOT_LEADER",
+      effect: "none",
+      details: { leader: "operator-0" },
+    });
+    for (const change of ["evict", "scale"]) {
+      await expect(world.ask(first, change, "shop", "hello", 1)).rejects.toMatchObject({ reason: "METHOD_NOT_FOUND" });
+    }
+  });
+
+  test("learn why an instance does not serve", async () => {
+    const replica = await world.start();
+    world.apply("hello", two);
+    await world.until(() => world.deployment("hello") !== undefined);
+    world.rollOut("hello", names);
+    const [name] = names as [string];
+    const { metadata } = world.api.object<KubeObject>(pods, "shop", name) as KubeObject;
+    const terminated = { exitCode: 3, reason: "Error" };
+    const app = {
+      name: "app",
+      ready: false,
+      restartCount: 4,
+      state: { waiting: { reason: "CrashLoopBackOff" } },
+      lastState: { terminated },
+    };
+    world.put(pod({ name, meta: metadata, app, ready: false }));
+    await world.run(1000);
+    expect(await world.ask(replica, "listEndpoints")).toMatchObject([
+      {
+        endpoints: [
+          { instance: name, state: "Starting", restarts: 4, problem: expect.stringContaining("with exit code 3") },
+          { instance: names[1], state: "Starting" },
+        ],
+      },
+    ]);
+  });
+
+  test("cannot be agents there", async () => {
+    const replica = await world.start();
+    await expect(world.askChannel(replica, "discoveryChan")).rejects.toMatchObject({ reason: "METHOD_NOT_FOUND" });
+    await expect(world.askChannel(replica, "ownershipChan")).rejects.toMatchObject({ reason: "METHOD_NOT_FOUND" });
   });
 });
