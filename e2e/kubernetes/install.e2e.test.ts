@@ -1,7 +1,7 @@
 /** The chart on a cluster, as it comes. */
 
 import { beforeAll, expect, test } from "vitest";
-import { kubectl, kubectlJson } from "../harness/kubectl.ts";
+import { kubectlJson } from "../harness/kubectl.ts";
 import { imageIds, leverImage } from "../harness/lever-images.ts";
 import { installLever, leverNamespace } from "../harness/lever-install.ts";
 
@@ -41,5 +41,4 @@ test("one operator leads, at once", async () => {
     leverNamespace,
   ]);
   expect(lease.spec.holderIdentity).toMatch(/^lever-operator-/);
-  console.log(await kubectl(["logs", "--namespace", leverNamespace, "deploy/lever-operator"]));
 });
