@@ -4,9 +4,10 @@
  * much was asked of the API server once it all came back.
  */
 
+import type { CommandResult } from "../cluster/command.ts";
 import type { LoadReport } from "../fixtures/load/plan.ts";
-import { ClusterLoad, deployTarget, type TargetPod, targetManifest } from "./cluster-load.ts";
-import { kubectl, kubectlJson } from "./kubectl.ts";
+import { ClusterLoad, deployTarget, podsOf, type TargetPod, targetManifest } from "./cluster-load.ts";
+import { kubectl, kubectlJson, kubectlResult } from "./kubectl.ts";
 import { leverNamespace } from "./lever-install.ts";
 import { hasOwnNodes } from "./pod-processes.ts";
 import { waitReady } from "./service-pods.ts";
@@ -38,6 +39,17 @@ export async function startLoads(name: string): Promise<OutageLoads> {
   const fail = await ClusterLoad.start(namespace, { ...light, target: "target-fail" }, { name: "load-fail" });
   const serve = await ClusterLoad.start(namespace, { ...light, target: "target-serve" }, { name: "load-serve" });
   return { namespace, wait: await ClusterLoad.start(namespace), fail, serve };
+}
+
+/** Calls a service that the caller's agent has never heard of before; how `kubectl exec` ends. */
+export async function firstCall(
+  { namespace }: OutageLoads,
+  service: string,
+  timeoutMs: number,
+): Promise<CommandResult> {
+  const [pod] = await podsOf(namespace, "load");
+  const exec = ["exec", "--namespace", namespace, (pod as TargetPod).metadata.name, "--container=app", "--"];
+  return kubectlResult([...exec, "node", "/app/call.js", `/${service}/where`, "[]", String(timeoutMs)]);
 }
 
 export async function stopLoads({ wait, fail, serve }: OutageLoads): Promise<OutageReports> {

@@ -12,6 +12,7 @@ import { installLever, leverNamespace } from "../harness/lever-install.ts";
 import { operatorDeployment, operatorPods } from "../harness/operator-pods.ts";
 import {
   failuresOf,
+  firstCall,
   lastHeardMs,
   outageMs,
   requestsMax,
@@ -37,6 +38,8 @@ test("all replicas of the operator are away", { timeout: 480_000 }, async () => 
   await kubectl(["scale", `deployment/${operatorDeployment}`, "--replicas=0", ...inOperators]);
   await until("no operator is left", async () => (await operatorPods()).length === 0, 60_000);
   const goneAt = Date.now();
+  const control = await firstCall(loads, "target-fail", 5000);
+  console.log(`no operator, the control: the first call to a service says ${control.stderr.trim()}`);
   await sleep(outageMs);
   const backAt = Date.now();
   await kubectl(["scale", `deployment/${operatorDeployment}`, `--replicas=${replicas}`, ...inOperators]);
@@ -73,5 +76,8 @@ test("all replicas of the operator are away", { timeout: 480_000 }, async () => 
   const inVain = Object.keys(reports.wait.calls.failed).filter((what) => !what.endsWith(" none"));
   console.log(`  waited in vain, and not "none": ${JSON.stringify(inVain)}`);
   expect(failuresOf(reports.serve).room).toBeLessThan(failuresOf(reports.fail).room);
+  // Who was not called before is found only by the operator: it was away, and calls can fail.
+  expect(control.exitCode).not.toBe(0);
+  expect((await firstCall(loads, "target-fail", 5000)).exitCode).toBe(0);
   expect(totalOf(requests, "others")).toBeLessThan(max);
 });
