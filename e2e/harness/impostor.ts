@@ -128,7 +128,8 @@ export interface Knock {
   readonly port: number;
   /** Undefined: no TLS. */
   readonly bundle: string | undefined;
-  readonly credentials?: Credentials;
+  /** Undefined: it shows none. */
+  readonly credentials: Credentials | undefined;
   readonly hello: Readonly<Record<string, string>>;
 }
 
