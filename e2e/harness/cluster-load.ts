@@ -11,6 +11,7 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { onTestFinished } from "vitest";
 import type { ChannelReport, LoadPlan, LoadProgress, LoadReport } from "../fixtures/load/plan.ts";
 import { kubectl, kubectlJson } from "./kubectl.ts";
 import { fixtureManifest, leverImage } from "./lever-images.ts";
@@ -18,7 +19,7 @@ import { waitReady } from "./service-pods.ts";
 import { until } from "./until.ts";
 
 /** How long the load runs before an event, and after it. */
-export const aroundMs = Number(process.env["LEVER_AROUND_SECONDS"] ?? 8) * 1000;
+export const aroundMs = Number(process.env["LEVER_AROUND_SECONDS"] ?? 6) * 1000;
 
 /** What is measured is the same everywhere, unless a test says otherwise. */
 const plan: LoadPlan = {
@@ -160,8 +161,15 @@ export class ClusterLoad implements AsyncDisposable {
     this.#pod = pod.metadata.name;
   }
 
-  /** Resolves once calls succeed and all channels are open. The target is to be there. */
+  /**
+   * Resolves once calls succeed and all channels are open. The target is to be there. When the test has passed the
+   * namespace goes: the machine is to be as idle for the next one.
+   */
   static async start(namespace: string, change: Partial<LoadPlan> = {}, place: LoadPlace = {}): Promise<ClusterLoad> {
+    onTestFinished(async ({ task }) => {
+      if (task.result?.state !== "pass") return;
+      await kubectl(["delete", "namespace", namespace, "--wait=false", "--ignore-not-found"]);
+    });
     const { name = "load", node } = place;
     await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: loadManifest(name, node) });
     await waitReady(namespace, name);
