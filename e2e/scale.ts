@@ -1,0 +1,314 @@
+/**
+ * `npm run scale`: how late agents learn of endpoints, and what the operator costs, idle and with many services. Prints
+ * one table. On the cluster that `$KUBECONFIG` names, else on one that is brought up for it.
+ *
+ *     npm run scale
+ *     npm run scale -- --services 1000 --instances 10 --events 100 --idle-seconds 60
+ */
+
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { mkdir } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { ApiServer, kubectl } from "./harness/kubectl.ts";
+import { testNamespace } from "./harness/test-namespace.ts";
+import { until } from "./harness/until.ts";
+import { EndpointLag, type LagTimes } from "./scale/endpoint-lag.ts";
+import type { FakeAgent, FakeAgentsOrder, FakeAgentsReport } from "./scale/fake-agents.ts";
+import { type FakePod, FakePods, forEach } from "./scale/fake-pods.ts";
+import { type Operator, operatorLease, operatorNamespace, type Replica } from "./scale/operator.ts";
+import { OperatorProcesses } from "./scale/operator-processes.ts";
+
+const { values } = parseArgs({
+  options: {
+    services: { type: "string", default: "1000" },
+    instances: { type: "string", default: "10" },
+    events: { type: "string", default: "100" },
+    "idle-seconds": { type: "string", default: "60" },
+  },
+});
+const services = whole("services", 10_000);
+const instancesPerService = whole("instances", 10_000);
+const events = whole("events", 100_000);
+const idleSeconds = whole("idle-seconds", 3600);
+const namespaceCount = Math.min(20, services);
+
+function whole(name: keyof typeof values, max: number): number {
+  const value = Number(values[name]);
+  if (Number.isInteger(value) && value >= 1 && value <= max) return value;
+  console.error(`--${name} is ${JSON.stringify(values[name])}, expected a whole number from 1 to ${max}`);
+  process.exit(2);
+}
+
+// ---------------------------------------------------------------- the report
+
+const rows: [string, string][] = [];
+const note = (what: string, found: string) => {
+  rows.push([what, found]);
+  console.log(`${what.padEnd(64)}  ${found}`);
+};
+const mebibytes = (bytes: number) => `${(bytes / 1024 / 1024).toFixed(0)} MiB`;
+const both = (found: readonly string[]) => found.join(" / ");
+const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
+
+function quantile(times: readonly number[], q: number): number {
+  const sorted = times.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)] ?? Number.NaN;
+}
+
+function noteTimes(what: string, times: readonly number[]): void {
+  const at = (q: number) => `${quantile(times, q).toFixed(1)} ms`;
+  note(what, `p50 ${at(0.5)}, p99 ${at(0.99)}, most ${at(1)} (${times.length} events)`);
+}
+
+function noteLag(where: string, { usable, usableSinceRequest, gone, registered }: LagTimes): void {
+  noteTimes(`${where}: pod Ready at a watch → a call is answered`, usable);
+  noteTimes(`${where}: the same from the request that makes it Ready`, usableSinceRequest);
+  noteTimes(`${where}: pod not Ready at a watch → calls find nobody`, gone);
+  noteTimes(`${where}: app begins to register → a call is answered`, registered);
+}
+
+// ---------------------------------------------------------------- the operator
+
+async function of(operator: Operator, ask: (replica: Replica) => Promise<string>): Promise<string> {
+  return both(await Promise.all((await operator.replicas()).map(ask)));
+}
+
+async function noteMemory(operator: Operator, where: string): Promise<void> {
+  const found = await of(operator, async (replica) => {
+    const { residentBytes, peakBytes } = await replica.memory();
+    return `${mebibytes(residentBytes)} (peak ${mebibytes(peakBytes)})`;
+  });
+  note(`${where}: operator, resident`, found);
+}
+
+async function requests(operator: Operator): Promise<Map<string, number>> {
+  const sums = new Map<string, number>();
+  for (const replica of await operator.replicas()) {
+    const page = await replica.metrics();
+    const found = page.sums("lever_operator_kube_requests_total", (label) => `${label("verb")} ${label("resource")}`);
+    for (const [key, count] of found) sums.set(key, (sums.get(key) ?? 0) + count);
+  }
+  return sums;
+}
+
+function noteRequests(what: string, before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>): void {
+  const grown = [...after].map(([key, count]) => [key, count - (before.get(key) ?? 0)] as const);
+  const shown = grown.filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]);
+  const sum = shown.reduce((all, [, count]) => all + count, 0);
+  note(what, `${sum}: ${shown.map(([key, count]) => `${key} ${count}`).join(", ")}`);
+}
+
+/** CPU time of each replica while `work` runs; undefined for one that was started meanwhile. */
+async function cpuDuring(operator: Operator, work: () => Promise<void>): Promise<string> {
+  const replicas = await operator.replicas();
+  const before = await Promise.all(replicas.map((replica) => replica.cpuMs()));
+  const sinceMs = performance.now();
+  await work();
+  const tookMs = performance.now() - sinceMs;
+  const after = await Promise.all(replicas.map((replica) => replica.cpuMs()));
+  const used = after.map((ms, index) => ms - (before[index] as number));
+  return `${both(used.map((ms) => `${seconds(ms)}`))} in ${seconds(tookMs)} (${both(
+    used.map((ms) => `${((100 * ms) / tookMs).toFixed(1)} %`),
+  )} of a CPU)`;
+}
+
+async function leaderOf(operator: Operator): Promise<Replica> {
+  return await until("one replica leads", async () => {
+    for (const replica of await operator.replicas()) {
+      const page = await replica.metrics().catch(() => undefined);
+      if (page?.sum("lever_operator_leader") === 1) return replica;
+    }
+    return undefined;
+  });
+}
+
+/** How long until another one holds the Lease than the one that was killed, from the kill. */
+async function failOver(api: ApiServer, operator: Operator): Promise<number> {
+  const leader = await leaderOf(operator);
+  let holder = "";
+  let wake = () => {};
+  const url = `/apis/coordination.k8s.io/v1/namespaces/${operatorNamespace}/leases?watch=1&fieldSelector=metadata.name%3D${operatorLease}`;
+  const unwatch = api.watch(url, ({ object }) => {
+    holder = (object as { spec?: { holderIdentity?: string } }).spec?.holderIdentity ?? "";
+    wake();
+  });
+  await until("the Lease is watched", () => holder !== "");
+  const before = holder;
+  const sinceMs = performance.now();
+  const taken = new Promise<number>((resolve) => {
+    wake = () => {
+      if (holder !== before && holder !== "") resolve(performance.now() - sinceMs);
+    };
+  });
+  const killed = operator.kill(leader);
+  const tookMs = await taken;
+  await killed;
+  unwatch();
+  return tookMs;
+}
+
+// ---------------------------------------------------------------- many of them
+
+class FakeAgents {
+  readonly #child: ChildProcess;
+  report: FakeAgentsReport = { connected: 0, whole: 0, lost: 0 };
+
+  constructor() {
+    this.#child = fork(path.join(import.meta.dirname, "scale/fake-agents.ts"));
+    this.#child.on("message", (report) => {
+      this.report = report as FakeAgentsReport;
+    });
+  }
+
+  start(order: FakeAgentsOrder): void {
+    this.#child.send(order);
+  }
+
+  /** Resolves with how long it took. */
+  async whenWhole(count: number, what: string): Promise<number> {
+    const sinceMs = performance.now();
+    await until(
+      what,
+      () => {
+        if (this.#child.exitCode !== null) throw new Error("the process that plays the agents has ended");
+        return this.report.whole === count && this.report.connected === count;
+      },
+      300_000,
+    ).catch((error: unknown) => {
+      throw new Error(`${error}: ${JSON.stringify(this.report)} of ${count}`);
+    });
+    return performance.now() - sinceMs;
+  }
+
+  async cpuMs(): Promise<number> {
+    const { cpuMs } = await import("./harness/process-list.ts");
+    return cpuMs(this.#child.pid as number);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const ended = once(this.#child, "exit");
+    this.#child.kill("SIGKILL");
+    await ended;
+  }
+}
+
+function manyPods(namespaces: readonly string[]): FakePod[] {
+  return Array.from({ length: services * instancesPerService }, (_, index) => {
+    const number = Math.floor(index / instancesPerService);
+    const service = `service-${number}`;
+    return {
+      namespace: namespaces[number % namespaces.length] as string,
+      service,
+      name: `${service}-${index % instancesPerService}`,
+      ip: `172.${16 + (index >> 16)}.${(index >> 8) & 255}.${index & 255}`,
+    };
+  });
+}
+
+async function main(): Promise<void> {
+  const logs = path.resolve(import.meta.dirname, "../.cache/scale-logs");
+  await mkdir(logs, { recursive: true });
+  await using api = await ApiServer.open();
+  const pods = new FakePods(api);
+  await using operator = await OperatorProcesses.start(pods, logs);
+  note("machine", `${availableParallelism()} CPUs, Node ${process.version}; operator: ${operator.about}`);
+  const lagNamespace = await testNamespace("lag");
+  const [first] = await operator.replicas();
+  await using lag = await EndpointLag.start(api, pods, lagNamespace, `${(first as Replica).host}:3837`);
+
+  await sleep(3000);
+  await noteMemory(operator, "idle");
+  note("idle: operator, CPU", await cpuDuring(operator, () => sleep(Math.min(20, idleSeconds) * 1000)));
+  noteLag("idle", await lag.measure(events));
+
+  const many = `${services} services, ${services * instancesPerService} endpoints`;
+  const namespaces = await Promise.all(Array.from({ length: namespaceCount }, () => testNamespace("scale")));
+  const all = manyPods(namespaces);
+  await using agents = new FakeAgents();
+  const beforeLoad = await requests(operator);
+  const load = await cpuDuring(operator, async () => {
+    const sinceMs = performance.now();
+    const declared = new Map(all.map(({ namespace, service }) => [`${namespace}/${service}`, { namespace, service }]));
+    await forEach(declared.values(), ({ namespace, service }) => pods.createService(namespace, service));
+    await forEach(all, async (pod) => {
+      await pods.create(pod);
+      await pods.setReady(pod, true);
+    });
+    note("load: written to the API server in", seconds(performance.now() - sinceMs));
+    const replicas = await operator.replicas();
+    agents.start({
+      agents: all.map(
+        ({ namespace, service, name, ip }): FakeAgent => ({
+          environment: namespace,
+          service,
+          instance: name,
+          address: `${ip}:3837`,
+        }),
+      ),
+      operatorHosts: replicas.map(({ host }) => host),
+      instancesPerService,
+    });
+    const tookMs = await agents.whenWhole(all.length, "all agents know all instances of their service");
+    note("load: all agents connected and told in", seconds(tookMs));
+  });
+  note("load: operator, CPU", load);
+  await until(
+    "the tables are written",
+    async () => {
+      const listed = await kubectl(["get", "leverendpointtables", "-A", "-o", "jsonpath={.items[*].servingInstances}"]);
+      return listed.split(" ").filter((count) => Number(count) === instancesPerService).length === services;
+    },
+    120_000,
+  );
+  noteRequests("load: requests to the API server", beforeLoad, await requests(operator));
+  await sleep(5000);
+
+  const beforeIdle = await requests(operator);
+  const agentsCpu = await agents.cpuMs();
+  note(`${many}: operator, idle CPU`, await cpuDuring(operator, () => sleep(idleSeconds * 1000)));
+  note("(the process that plays the agents, meanwhile)", seconds((await agents.cpuMs()) - agentsCpu));
+  noteRequests(`${many}: idle, requests in ${idleSeconds} s`, beforeIdle, await requests(operator));
+  await noteMemory(operator, many);
+  noteLag(many, await lag.measure(events));
+  note("agents' processes, resident", both(lag.agentBytes().map(mebibytes)));
+
+  const lostBefore = agents.report.lost;
+  const [one] = await operator.replicas();
+  await restart("one replica restarted", operator, [one as Replica], agents, all.length);
+  await sleep(12_000);
+  await restart("both replicas restarted at once", operator, await operator.replicas(), agents, all.length);
+  await sleep(12_000);
+  note("the leader is killed: another one holds the Lease after", seconds(await failOver(api, operator)));
+  note("  all agents connected and told again after", seconds(await agents.whenWhole(all.length, "fail-over")));
+  note("instances that agents lost sight of, over all of these", String(agents.report.lost - lostBefore));
+  await noteMemory(operator, "after these");
+
+  console.log(`\n${rows.map(([what, found]) => `| ${what} | ${found} |`).join("\n")}`);
+}
+
+async function restart(
+  what: string,
+  operator: Operator,
+  replicas: readonly Replica[],
+  agents: FakeAgents,
+  count: number,
+): Promise<void> {
+  const { lost } = agents.report;
+  await operator.restart(replicas);
+  const sinceMs = performance.now();
+  await operator.whenReady();
+  note(`${what}: ready after`, seconds(performance.now() - sinceMs));
+  await sleep(500);
+  await agents.whenWhole(count, what);
+  note(`${what}: all agents connected and told after`, seconds(performance.now() - sinceMs));
+  const again = await Promise.all((await operator.replicas()).map((replica) => replica.cpuMs()));
+  note(`${what}: CPU since`, both(again.map(seconds)));
+  noteRequests(`${what}: requests of both since they began`, new Map(), await requests(operator));
+  note(`${what}: instances that agents lost sight of`, String(agents.report.lost - lost));
+}
+
+await main();
