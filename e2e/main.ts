@@ -55,7 +55,7 @@ async function onOwnCluster(): Promise<number> {
   // For the tests and for what collects the logs.
   process.env["KUBECONFIG"] = cluster.kubeconfig;
   process.env["KUBECACHEDIR"] = cluster.kubectlCache;
-  process.env["PATH"] = `${parts.programs[0]}:${process.env["PATH"]}`;
+  process.env["PATH"] = [...parts.tools, process.env["PATH"]].join(":");
   let exitCode = 2;
   try {
     await cluster.up((name) => timings.step(name));

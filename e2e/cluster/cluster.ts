@@ -34,6 +34,8 @@ const endWithParent = ["setpriv", "--pdeathsig", "KILL"] as const;
 export interface ClusterParts {
   /** Directories with programs, first to be searched. */
   readonly programs: readonly string[];
+  /** Directories with what people use a cluster by: kubectl and helm. */
+  readonly tools: readonly string[];
   readonly cniDirectory: string;
   /** What every node has from its start. */
   readonly images: readonly Image[];

@@ -54,6 +54,11 @@ export function coreDns(): Promise<string> {
   return buildModule("coredns", "v1.12.4", "1 to 2 minutes");
 }
 
+/** A directory with `helm`. */
+export function helm(): Promise<string> {
+  return goProgram("helm.sh/helm/v3/cmd/helm", "v3.19.0");
+}
+
 /** Builds the module in the folder `name`; the cache knows its sources. */
 async function buildModule(
   name: string,

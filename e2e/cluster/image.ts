@@ -23,6 +23,7 @@ export interface Image {
     readonly Env?: readonly string[];
     readonly User?: string;
     readonly WorkingDir?: string;
+    readonly Labels?: Readonly<Record<string, string>>;
   };
 }
 

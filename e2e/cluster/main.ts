@@ -31,7 +31,7 @@ async function main(command: string): Promise<void> {
     await cluster.up((name) => timings.step(name));
     const control = await serveControl(cluster);
     console.log(`
-export KUBECONFIG=${cluster.kubeconfig} KUBECACHEDIR=${cluster.kubectlCache} PATH=${parts.programs[0]}:$PATH
+export KUBECONFIG=${cluster.kubeconfig} KUBECACHEDIR=${cluster.kubectlCache} PATH=${parts.tools.join(":")}:$PATH
 export LEVER_E2E_IMAGES='${JSON.stringify(cluster.imageIds)}'
 
 Ctrl-C takes it down.`);

@@ -18,10 +18,11 @@ const staticPackages = ["busybox-static", "catatonit"];
 
 const shellCommands = "sh ls cat cp env grep head kill mkdir nc nslookup ps rm sed sleep tail touch wget".split(" ");
 
-/** `layers` go on `nodeImage`'s, for the images of apps. */
+/** Images of apps are made of `layers`, with their own above, and of variables, `env` among them. */
 export async function nodeRuntime(): Promise<{
   readonly images: readonly Image[];
   readonly layers: readonly string[];
+  readonly env: readonly string[];
 }> {
   const nodePackage = path.resolve(import.meta.dirname, `../../node_modules/node-${process.platform}-${process.arch}`);
   const { version } = JSON.parse(await readFile(path.join(nodePackage, "package.json"), "utf8")) as { version: string };
@@ -55,15 +56,16 @@ export async function nodeRuntime(): Promise<{
     await run("rm", ["-r", root, pause]);
   });
   const layers = [path.join(directory, "node.tar")];
+  const env = ["PATH=/usr/local/bin:/bin"];
   const images: Image[] = [
     { name: pauseImage, layers: [path.join(directory, "pause.tar")], config: { Entrypoint: ["/catatonit", "-P"] } },
     {
       name: nodeImage,
       layers,
-      config: { Env: ["PATH=/usr/local/bin:/bin"], Cmd: ["node"], User: "65532:65532", WorkingDir: "/app" },
+      config: { Env: env, Cmd: ["node"], User: "65532:65532", WorkingDir: "/app" },
     },
   ];
-  return { images, layers };
+  return { images, layers, env };
 }
 
 /** Absolute paths of the shared libraries that `program` is linked with. */

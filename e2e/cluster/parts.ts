@@ -3,7 +3,8 @@
 import path from "node:path";
 import type { ClusterParts } from "./cluster.ts";
 import { unpackedPackages } from "./debian.ts";
-import { coreDns, kubernetes } from "./go-program.ts";
+import { coreDns, helm, kubernetes } from "./go-program.ts";
+import { leverImages } from "./lever-images.ts";
 import { nodeRuntime } from "./node-runtime.ts";
 
 /** Only unpacked: installed, they would start services, or drive out what else runs containers on the machine. */
@@ -11,10 +12,12 @@ const containerPackages = ["containerd", "containernetworking-plugins", "runc"];
 
 export async function clusterParts(): Promise<ClusterParts> {
   const packages = await unpackedPackages(containerPackages);
-  const programs = [await kubernetes(), await coreDns()];
+  const [kubernetesPrograms, coreDnsPrograms] = [await kubernetes(), await coreDns()];
+  const runtime = await nodeRuntime();
   return {
-    programs: [...programs, path.join(packages, "usr/bin"), path.join(packages, "usr/sbin")],
+    programs: [kubernetesPrograms, coreDnsPrograms, path.join(packages, "usr/bin"), path.join(packages, "usr/sbin")],
+    tools: [kubernetesPrograms, await helm()],
     cniDirectory: path.join(packages, "usr/lib/cni"),
-    images: (await nodeRuntime()).images,
+    images: [...runtime.images, ...(await leverImages(runtime.layers, runtime.env))],
   };
 }

@@ -1,0 +1,46 @@
+/**
+ * `npm run bundle`: the programs of the images, each as one file without dependencies: `dist/operator/main.js` of
+ * `operator/main.ts`. Containerfiles copy a folder of `dist` as it is.
+ *
+ * Arguments are the programs to bundle instead of all: `npm run bundle -- examples/chat/main.ts`. Programs of one folder
+ * share what they have in common.
+ */
+
+import { globSync } from "node:fs";
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { build } from "esbuild";
+
+const root = import.meta.dirname;
+const programs = "{operator,agent,gateway,examples/*}/main.ts";
+
+async function main(given: readonly string[]): Promise<void> {
+  const files = given.length > 0 ? given : globSync(programs, { cwd: root });
+  const folders = Map.groupBy(files, (file) => path.dirname(file));
+  for (const [folder, entryPoints] of folders) {
+    const outdir = path.join(root, "dist", folder);
+    await rm(outdir, { recursive: true, force: true });
+    await mkdir(outdir, { recursive: true });
+    await build({
+      absWorkingDir: root,
+      entryPoints,
+      outdir,
+      bundle: true,
+      splitting: entryPoints.length > 1,
+      platform: "node",
+      format: "esm",
+      target: "node24",
+      minifyWhitespace: true,
+      // What errors and logs call things by.
+      keepNames: true,
+      legalComments: "linked",
+      // For libraries in the old form that ask for Node's own modules.
+      banner: {
+        js: 'import { createRequire as $createRequire } from "node:module"; const require = $createRequire(import.meta.url);',
+      },
+    });
+    await writeFile(path.join(outdir, "package.json"), '{ "type": "module" }\n');
+  }
+}
+
+await main(process.argv.slice(2));
