@@ -8,7 +8,7 @@
  */
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
-import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import type { Clock, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import {
   type DiscoveryIdentity,
   decodeDiscoveryIdentity,
@@ -22,6 +22,7 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { MethodError } from "@leveros/protocol/error/method-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
+import { describeIdentity, type Identity } from "@leveros/protocol/session/hello.ts";
 import {
   defaultSessionLimits,
   type SessionLimits,
@@ -43,9 +44,9 @@ import { type HolderDoor, OwnershipConnection } from "./ownership-connection.ts"
  * A further method. It checks the arguments itself; a LeverError with effect none, thrown or rejected with, is given to
  * the caller as it is.
  */
-export type OperatorCall = (args: readonly unknown[]) => unknown;
+export type OperatorCall = (args: readonly unknown[], session?: Session) => unknown;
 /** The same of a streaming one: checks the arguments, and gives what runs. */
-export type OperatorChannel = (args: readonly unknown[]) => (channel: Channel) => Promise<void>;
+export type OperatorChannel = (args: readonly unknown[], session?: Session) => (channel: Channel) => Promise<void>;
 
 export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   readonly clock: Clock;
@@ -54,6 +55,8 @@ export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   /** Further methods, by name. */
   readonly calls?: Readonly<Record<string, OperatorCall>>;
   readonly channels?: Readonly<Record<string, OperatorChannel>>;
+  /** Those of `calls` that are for who has proven nothing, on sessions that are short. */
+  readonly anonymousCalls?: readonly string[];
   /** Sessions at a time, one for each agent or gateway; 20,000 unless set. One more is closed: OVERLOADED. */
   readonly sessionsMax?: number;
   /** Messages that wait for a slow agent on `ownershipChan`; 1,000 unless set. */
@@ -66,6 +69,10 @@ export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
 
 /** Agents send little: what all of them together may have half sent, in bytes. */
 const assemblyBytesMax = 16 * 1024 * 1024;
+
+/** Of those who have proven nothing: a session is for one question. */
+const anonymousMs = 20_000;
+const anonymousMax = 2000;
 
 const sessionLimits: SessionLimits = {
   ...defaultSessionLimits,
@@ -87,15 +94,19 @@ export class DiscoveryServer {
   readonly #discovering = new Set<Session>();
   readonly #channels: Map<string, (invocation: Invocation, args: readonly unknown[]) => RunChannel>;
   readonly #calls: ReadonlyMap<string, OperatorCall>;
+  readonly #anonymous = new Set<Session>();
   #isClosed = false;
 
   constructor(options: DiscoveryServerOptions) {
     this.#options = options;
     const { clock, leader, calls = {}, channels = {} } = options;
     this.#calls = new Map(Object.entries(calls));
-    this.#channels = new Map(Object.entries(channels).map(([name, open]) => [name, (_, args) => open(args)]));
+    this.#channels = new Map(
+      Object.entries(channels).map(([name, open]) => [name, ({ session }, args) => open(args, session)]),
+    );
     this.#channels.set(discoveryMethod, ({ session }, args) => this.#discover(session, args));
-    if (leader !== undefined) this.#channels.set(ownershipMethod, (_, args) => this.#hold(leader, args));
+    if (leader !== undefined)
+      this.#channels.set(ownershipMethod, ({ session }, args) => this.#hold(leader, session, args));
     const host: MethodHost = {
       prepare: (invocation, args) => this.#prepareCall(invocation, args),
       prepareChannel: (invocation, args) => this.#prepareChannel(invocation, args),
@@ -118,8 +129,31 @@ export class DiscoveryServer {
     return this.#discovering.size;
   }
 
+  /**
+   * Begins a session with who dialled and has proven nothing, where others have: `anonymousCalls` are all that it may
+   * make, and it is ended soon.
+   */
+  acceptAnonymous(transport: Transport): void {
+    const { clock } = this.#options;
+    let timer: TimerHandle | undefined;
+    const session = this.accept(transport, (closed) => {
+      if (timer !== undefined) clock.clearTimer(timer);
+      this.#anonymous.delete(closed);
+    });
+    if (session.isClosed) return;
+    timer = clock.setTimer(
+      () => session.close(new LeverError("UNAUTHENTICATED", "sessions without a certificate are short")),
+      anonymousMs,
+    );
+    this.#anonymous.add(session);
+    if (this.#anonymous.size <= anonymousMax) return;
+    session.close(
+      new LeverError("OVERLOADED", `${anonymousMax} ask for certificates, the most at a time`, { effect: "none" }),
+    );
+  }
+
   /** Begins a session with whoever dialled. The transport is the session's from here on. */
-  accept(transport: Transport): Session {
+  accept(transport: Transport, onClose?: (session: Session) => void): Session {
     const { clock, library, sessionsMax = 20_000 } = this.#options;
     const session: Session = new Session({
       transport,
@@ -134,7 +168,10 @@ export class DiscoveryServer {
       limits: sessionLimits,
       handler: {
         onOpen: (stream, open) => this.#server.onOpen(stream, open),
-        onClose: () => this.#sessions.delete(session),
+        onClose: () => {
+          this.#sessions.delete(session);
+          onClose?.(session);
+        },
       },
     });
     this.#sessions.add(session);
@@ -161,7 +198,7 @@ export class DiscoveryServer {
   #prepareCall(invocation: Invocation, args: Encoded): (() => unknown) | Promise<() => unknown> {
     const call = this.#find(this.#calls, invocation);
     // Within `prepare`, so that what it is refused with reaches the caller as it is.
-    const result = call(valuesOf(invocation, args));
+    const result = call(valuesOf(invocation, args), invocation.session);
     if (!(result instanceof Promise)) return () => result;
     return result.then(
       (value) => () => value,
@@ -195,6 +232,10 @@ export class DiscoveryServer {
       });
     }
     const identity = decodeDiscoveryIdentity(args);
+    const { provenIdentity: proven } = session;
+    // A replica asks as one that serves nothing.
+    const asWho = proven?.role === "operator" ? { role: "gateway" as const } : proven;
+    if (asWho !== undefined) checkClaim(asWho, identity);
     const connection = new DiscoveryConnection(this.#options, this.counters);
     connection.connect(identity);
     this.#discovering.add(session);
@@ -215,9 +256,11 @@ export class DiscoveryServer {
     };
   }
 
-  #hold(leader: HolderDoor, args: readonly unknown[]): RunChannel {
+  #hold(leader: HolderDoor, session: Session, args: readonly unknown[]): RunChannel {
     const connection = new OwnershipConnection(this.#options.waitingMessagesMax);
-    connection.connect(leader, decodeHolderIdentity(args));
+    const identity = decodeHolderIdentity(args);
+    if (session.provenIdentity !== undefined) checkClaim(session.provenIdentity, { ...identity, role: "agent" });
+    connection.connect(leader, identity);
     return async (channel) => {
       try {
         await connection.run(channel);
@@ -227,8 +270,13 @@ export class DiscoveryServer {
     };
   }
 
-  #find<Method>(methods: ReadonlyMap<string, Method>, { target }: Invocation): Method {
+  #find<Method>(methods: ReadonlyMap<string, Method>, { target, session }: Invocation): Method {
     const { environment, service, method } = target;
+    if (this.#anonymous.has(session) && this.#options.anonymousCalls?.includes(method) !== true) {
+      throw new LeverError("UNAUTHENTICATED", `${target.text} takes a certificate, and the session has none`, {
+        effect: "none",
+      });
+    }
     const isOperator = environment === operatorEnvironment && service === operatorService;
     const found = isOperator ? methods.get(method) : undefined;
     if (found !== undefined) return found;
@@ -246,6 +294,29 @@ function valuesOf({ target }: Invocation, args: Encoded): readonly unknown[] {
 /** What the peer reads of an error that the operator raises once a method runs. */
 function shown(error: unknown): unknown {
   return LeverError.is(error) ? new MethodError({ reason: error.reason, message: error.rawMessage }) : error;
+}
+
+/** Throws IDENTITY_DENIED if `claimed` is another than is proven. */
+function checkClaim(proven: Identity, claimed: Partial<Identity> & Pick<Identity, "role">): void {
+  const { role, environment, service, instance } = proven;
+  const isSame =
+    claimed.role === role &&
+    claimed.environment === environment &&
+    claimed.service === service &&
+    (role !== "agent" || claimed.instance === instance);
+  if (isSame) return;
+  throw new LeverError("IDENTITY_DENIED", `${describeIdentity(proven)} asks as ${describeIdentity(claimed)}`, {
+    effect: "none",
+  });
+}
+
+/** What is for the operator's replicas alone. Throws IDENTITY_DENIED for others, where it is known who they are. */
+export function checkReplica(session: Session | undefined): void {
+  const proven = session?.provenIdentity;
+  if (proven === undefined || proven.role === "operator") return;
+  throw new LeverError("IDENTITY_DENIED", `${describeIdentity(proven)} is no replica of the operator`, {
+    effect: "none",
+  });
 }
 
 function stopping(): LeverError {

@@ -15,11 +15,11 @@ import { apiVersion, leverServiceKind } from "../api/v1alpha1/lever-service.ts";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { ServiceRegistry } from "../core/service-registry.ts";
 import { AgentReports } from "../discovery/agent-reports.ts";
-import { DiscoveryServer } from "../discovery/discovery-server.ts";
+import { checkReplica, DiscoveryServer } from "../discovery/discovery-server.ts";
 import { LeaderRows } from "../discovery/leader-rows.ts";
 import { serveReplica } from "../discovery/replica-connection.ts";
 import { replicaMethod } from "../discovery/replica-messages.ts";
-import type { IdentitySecret } from "../identity/identity-secret.ts";
+import type { ObservedObjects, OperatorIdentity } from "../identity/operator-identity.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import type { KubeClient } from "./kube-client.ts";
 import {
@@ -90,8 +90,8 @@ export interface KubeOperatorOptions {
   readonly leaseName?: string;
   /** Asked for once there is an identity. */
   readonly agent: () => AgentSettings;
-  /** Its keys; undefined: it has none, and needs none. Started and closed here. */
-  readonly identity?: Pick<IdentitySecret, "reflector" | "start" | "whenUsable" | "whyNotReady" | "leads" | "close">;
+  /** Its keys and certificates, started and closed here; undefined: it needs none. */
+  readonly identity?: OperatorIdentity;
   /** Label selector of the operator's pods; undefined: there is one replica. */
   readonly replicaSelector?: string;
   readonly replicaPort?: number;
@@ -124,6 +124,7 @@ export class KubeOperator {
   readonly #endpoints: ServiceEndpoints;
   readonly #replicas: Replicas | undefined;
   readonly #moves: MoveEvents;
+  readonly #watched: ObservedObjects;
   #follow: unknown;
   #isReady = false;
   #isClosed = false;
@@ -174,10 +175,11 @@ export class KubeOperator {
         ? undefined
         : watch<Seen<Pod>>(pods, { namespace, labelSelector: options.replicaSelector, transform: seenPod });
     const { identity } = options;
+    this.#watched = watched;
     this.reflectors = {
       ...watched,
       ...(replicaPods && { replicas: replicaPods }),
-      ...(identity && { secrets: identity.reflector }),
+      ...identity?.reflectors,
     };
 
     const { address, leaseName = leaseNameDefault } = options;
@@ -282,7 +284,13 @@ export class KubeOperator {
       leader: leadership,
       reports,
       ...(observer.onTableSent && { onSent: (lagMs) => observer.onTableSent?.(lagMs) }),
-      channels: { [replicaMethod]: () => (channel) => serveReplica(reports, channel) },
+      channels: {
+        [replicaMethod]: (_, session) => {
+          checkReplica(session);
+          return (channel) => serveReplica(reports, channel);
+        },
+      },
+      ...(identity && { calls: identity.calls, anonymousCalls: Object.keys(identity.calls) }),
       ...(options.library !== undefined && { library: options.library }),
     });
     this.#watchStates(watched.services);
@@ -313,7 +321,7 @@ export class KubeOperator {
     identity?.start();
     const synced = await Promise.all(reflectors.map((reflector) => reflector.whenSynced()));
     if (this.#isClosed || synced.includes(false)) return false;
-    if (identity !== undefined && !(await identity.whenUsable())) return false;
+    if (identity !== undefined && !(await identity.whenUsable(this.#watched))) return false;
     this.#endpoints.start();
     this.services.start();
     this.writer.start();

@@ -109,6 +109,7 @@ template: { spec: { terminationGracePeriodSeconds: 60, containers: [{ name: app,
       LEVER_ZONE: "metadata.labels['topology.kubernetes.io/zone']",
       LEVER_OPERATOR: "operator.lever-system.svc:3837",
       LEVER_TOKEN_FILE: "/var/run/secrets/leveros.dev/token",
+      LEVER_TRUST_FILE: "/var/run/secrets/leveros.dev/ca.crt",
       LEVER_DRAIN_TOKEN: expect.stringMatching(/^[0-9a-f]{32}$/),
       LEVER_DRAIN_TIMEOUT_MS: "53000",
     });
