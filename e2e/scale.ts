@@ -13,7 +13,7 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { ApiServer, kubectl } from "./harness/kubectl.ts";
+import { ApiServer, kubectl, kubectlJson } from "./harness/kubectl.ts";
 import { testNamespace } from "./harness/test-namespace.ts";
 import { until } from "./harness/until.ts";
 import { EndpointLag, type LagTimes } from "./scale/endpoint-lag.ts";
@@ -155,7 +155,7 @@ async function failOver(api: ApiServer, operator: Operator): Promise<number> {
 
 class FakeAgents {
   readonly #child: ChildProcess;
-  report: FakeAgentsReport = { connected: 0, whole: 0, lost: 0 };
+  report: FakeAgentsReport = { certified: 0, connected: 0, whole: 0, lost: 0 };
 
   constructor() {
     this.#child = fork(path.join(import.meta.dirname, "scale/fake-agents.ts"));
@@ -196,6 +196,14 @@ class FakeAgents {
   }
 }
 
+/** The operator's CA. */
+async function authority(): Promise<FakeAgentsOrder["authority"]> {
+  const args = ["get", "secret/lever-identity", "--namespace", operatorNamespace];
+  const { data } = await kubectlJson<{ data: Record<string, string> }>(args);
+  const text = (key: string) => Buffer.from(data[key] ?? "", "base64").toString();
+  return { certificate: text("tls.crt"), key: text("tls.key") };
+}
+
 function manyPods(namespaces: readonly string[]): FakePod[] {
   return Array.from({ length: services * instancesPerService }, (_, index) => {
     const number = Math.floor(index / instancesPerService);
@@ -217,6 +225,7 @@ async function main(): Promise<void> {
   await using operator = await OperatorProcesses.start(pods, logs);
   note("machine", `${availableParallelism()} CPUs, Node ${process.version}; operator: ${operator.about}`);
   const lagNamespace = await testNamespace("lag");
+  await pods.prepare(lagNamespace);
   const [first] = await operator.replicas();
   await using lag = await EndpointLag.start(api, pods, lagNamespace, `${(first as Replica).host}:3837`);
 
@@ -227,7 +236,9 @@ async function main(): Promise<void> {
 
   const many = `${services} services, ${services * instancesPerService} endpoints`;
   const namespaces = await Promise.all(Array.from({ length: namespaceCount }, () => testNamespace("scale")));
+  await forEach(namespaces, (namespace) => pods.prepare(namespace));
   const all = manyPods(namespaces);
+  const uids = new Map<FakePod, string>();
   await using agents = new FakeAgents();
   const beforeLoad = await requests(operator);
   const load = await cpuDuring(operator, async () => {
@@ -235,23 +246,26 @@ async function main(): Promise<void> {
     const declared = new Map(all.map(({ namespace, service }) => [`${namespace}/${service}`, { namespace, service }]));
     await forEach(declared.values(), ({ namespace, service }) => pods.createService(namespace, service));
     await forEach(all, async (pod) => {
-      await pods.create(pod);
+      uids.set(pod, await pods.create(pod));
       await pods.setReady(pod, true);
     });
     note("load: written to the API server in", seconds(performance.now() - sinceMs));
     const replicas = await operator.replicas();
     agents.start({
+      authority: await authority(),
       agents: all.map(
-        ({ namespace, service, name, ip }): FakeAgent => ({
-          environment: namespace,
-          service,
-          instance: name,
-          address: `${ip}:3837`,
+        (pod): FakeAgent => ({
+          environment: pod.namespace,
+          service: pod.service,
+          instance: pod.name,
+          address: `${pod.ip}:3837`,
+          uid: uids.get(pod) as string,
         }),
       ),
       operatorHosts: replicas.map(({ host }) => host),
       instancesPerService,
     });
+    await until("the agents have certificates", () => agents.report.certified === all.length, 120_000);
     const tookMs = await agents.whenWhole(all.length, "all agents know all instances of their service");
     note("load: all agents connected and told in", seconds(tookMs));
   });

@@ -10,12 +10,12 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, type Server, serve } from "leveros";
-import type { ApiServer } from "../harness/kubectl.ts";
+import { type ApiServer, kubectlResult } from "../harness/kubectl.ts";
 import { residentBytes } from "../harness/process-list.ts";
 import { until } from "../harness/until.ts";
 import type { FakePod, FakePods } from "./fake-pods.ts";
@@ -59,7 +59,7 @@ export class EndpointLag implements AsyncDisposable {
     this.#pods = pods;
     this.#directory = directory;
     const [caller] = all as [FakePod];
-    this.#agents = all.map((pod) => startAgent(pod, this.#socketOf(pod), operator));
+    this.#agents = all.map((pod) => startAgent(pod, directory, operator));
     this.#client = new Client({ agent: `unix://${this.#socketOf(caller)}` });
     this.#unwatch = api.watch(`/api/v1/namespaces/${caller.namespace}/pods?watch=1`, ({ object }) => {
       const atMs = performance.now();
@@ -78,9 +78,12 @@ export class EndpointLag implements AsyncDisposable {
     });
     for (const pod of all) {
       await pods.createService(namespace, pod.service);
-      await pods.create(pod);
+      const uid = await pods.create(pod);
       await pods.setReady(pod, true);
+      await writeFile(path.join(directory, `${pod.name}.token`), await pods.token(pod, uid), { mode: 0o600 });
     }
+    const trust = await until("the namespace has the CAs to trust", () => trustOf(namespace));
+    await writeFile(path.join(directory, "ca.crt"), trust);
     const lag = new EndpointLag(api, pods, directory, all, operator);
     for (const pod of all.slice(callers)) lag.#targets.push({ pod, server: await lag.#serve(pod) });
     for (const { pod } of lag.#targets) await lag.#answered(pod);
@@ -141,7 +144,7 @@ export class EndpointLag implements AsyncDisposable {
   }
 
   #socketOf(pod: FakePod): string {
-    return path.join(this.#directory, `${pod.name}.sock`);
+    return socketOf(this.#directory, pod);
   }
 
   #serve(pod: FakePod): Promise<Server> {
@@ -180,12 +183,24 @@ export class EndpointLag implements AsyncDisposable {
   }
 }
 
-function startAgent(pod: FakePod, socket: string, operator: string): ChildProcess {
+function socketOf(directory: string, { name }: FakePod): string {
+  return path.join(directory, `${name}.sock`);
+}
+
+async function trustOf(namespace: string): Promise<string | undefined> {
+  const args = ["get", "configmap/lever-trust", "--namespace", namespace, "--output=jsonpath={.data.ca\\.crt}"];
+  const { stdout } = await kubectlResult(args);
+  return stdout || undefined;
+}
+
+function startAgent(pod: FakePod, directory: string, operator: string): ChildProcess {
   return spawn("setpriv", ["--pdeathsig", "KILL", process.execPath, path.join(root, "agent/main.ts")], {
     stdio: ["ignore", "ignore", "inherit"],
     env: {
       ...process.env,
-      LEVER_AGENT: `unix://${socket}`,
+      LEVER_AGENT: `unix://${socketOf(directory, pod)}`,
+      LEVER_TOKEN_FILE: path.join(directory, `${pod.name}.token`),
+      LEVER_TRUST_FILE: path.join(directory, "ca.crt"),
       LEVER_ENVIRONMENT: pod.namespace,
       LEVER_SERVICE: pod.service,
       LEVER_INSTANCE: pod.name,

@@ -3,7 +3,7 @@
  * exist, so that they stay as they are written. Of the operator they are pods like any.
  */
 
-import type { ApiAnswer, ApiServer } from "../harness/kubectl.ts";
+import { type ApiAnswer, type ApiServer, kubectlResult } from "../harness/kubectl.ts";
 
 const lanes = 32;
 /** Before all conditions: a pod that is not Ready since later was found so. */
@@ -24,6 +24,11 @@ export class FakePods {
     this.#api = api;
   }
 
+  /** The account of its pods, where no controller makes it. */
+  async prepare(namespace: string): Promise<void> {
+    await kubectlResult(["create", "serviceaccount", "default", "--namespace", namespace]);
+  }
+
   /** A service that runs no pods of its own. */
   async createService(namespace: string, name: string): Promise<void> {
     await this.send("POST", `/apis/leveros.dev/v1alpha1/namespaces/${namespace}/leverservices`, {
@@ -37,18 +42,32 @@ export class FakePods {
     });
   }
 
-  async create({ namespace, service, name }: FakePod, labels: Readonly<Record<string, string>> = {}): Promise<void> {
-    await this.send("POST", `/api/v1/namespaces/${namespace}/pods`, {
+  /** Resolves to its uid. */
+  async create({ namespace, service, name }: FakePod, labels: Readonly<Record<string, string>> = {}): Promise<string> {
+    const { body } = await this.send("POST", `/api/v1/namespaces/${namespace}/pods`, {
       apiVersion: "v1",
       kind: "Pod",
       metadata: { namespace, name, labels: { "leveros.dev/service": service, ...labels } },
       spec: {
         schedulerName: "nobody",
+        serviceAccountName: "default",
         automountServiceAccountToken: false,
         initContainers: [{ name: "lever-agent", image: "example.org/agent:1", restartPolicy: "Always" }],
         containers: [{ name: "app", image: "example.org/app:1" }],
       },
     });
+    return (body as { readonly metadata: { readonly uid: string } }).metadata.uid;
+  }
+
+  /** A token of the pod's service account, for the operator, as the kubelet gives it to the agent. */
+  async token({ namespace, name }: FakePod, uid: string): Promise<string> {
+    const url = `/api/v1/namespaces/${namespace}/serviceaccounts/default/token`;
+    const { body } = await this.send("POST", url, {
+      apiVersion: "authentication.k8s.io/v1",
+      kind: "TokenRequest",
+      spec: { audiences: ["lever-operator"], boundObjectRef: { apiVersion: "v1", kind: "Pod", name, uid } },
+    });
+    return (body as { readonly status: { readonly token: string } }).status.token;
   }
 
   /** Rewrites the whole status: Ready since now, or not. */

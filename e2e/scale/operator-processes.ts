@@ -97,6 +97,7 @@ export class OperatorProcesses implements Operator {
     ];
     const list = { apiVersion: "v1", kind: "List", items: objects };
     await kubectl(["apply", "--filename=-"], { input: JSON.stringify(list) });
+    await pods.prepare(operatorNamespace);
     for (const { name, host } of replicas) {
       const pod = { namespace: operatorNamespace, service: "none", name, ip: host };
       await pods.create(pod, label);

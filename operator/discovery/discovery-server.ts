@@ -25,6 +25,7 @@ import { type Invocation, InvocationServer, type MethodHost } from "@leveros/pro
 import { describeIdentity, type Identity } from "@leveros/protocol/session/hello.ts";
 import {
   defaultSessionLimits,
+  operatorLinkTimes,
   type SessionLimits,
   sessionWindowBytesMin,
   streamsMaxMin,
@@ -76,6 +77,7 @@ const anonymousMax = 2000;
 
 const sessionLimits: SessionLimits = {
   ...defaultSessionLimits,
+  ...operatorLinkTimes,
   sessionWindowBytes: sessionWindowBytesMin,
   streamsMax: streamsMaxMin,
   targetsMax: 16,
