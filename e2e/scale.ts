@@ -4,6 +4,7 @@
  *
  *     npm run scale
  *     npm run scale -- --services 1000 --instances 10 --events 100 --idle-seconds 60
+ *     npm run scale -- --operator processes     the operator beside the cluster: of that an API server is enough
  */
 
 import { type ChildProcess, fork } from "node:child_process";
@@ -13,21 +14,28 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { Cluster } from "./cluster/cluster.ts";
+import { run } from "./cluster/command.ts";
+import { lockMachine } from "./cluster/control.ts";
+import { prepareMachine, restoreMachine } from "./cluster/machine.ts";
+import { clusterParts } from "./cluster/parts.ts";
 import { ApiServer, kubectl, kubectlJson } from "./harness/kubectl.ts";
 import { testNamespace } from "./harness/test-namespace.ts";
 import { until } from "./harness/until.ts";
 import { EndpointLag, type LagTimes } from "./scale/endpoint-lag.ts";
-import type { FakeAgent, FakeAgentsOrder, FakeAgentsReport } from "./scale/fake-agents.ts";
+import type { FakeAgent, FakeAgentsMessage, FakeAgentsOrder, FakeAgentsReport } from "./scale/fake-agents.ts";
 import { type FakePod, FakePods, forEach } from "./scale/fake-pods.ts";
 import { type Operator, operatorLease, operatorNamespace, type Replica } from "./scale/operator.ts";
 import { OperatorProcesses } from "./scale/operator-processes.ts";
 
+const root = path.resolve(import.meta.dirname, "..");
 const { values } = parseArgs({
   options: {
     services: { type: "string", default: "1000" },
     instances: { type: "string", default: "10" },
     events: { type: "string", default: "100" },
     "idle-seconds": { type: "string", default: "60" },
+    operator: { type: "string", default: "pods" },
   },
 });
 const services = whole("services", 10_000);
@@ -164,8 +172,8 @@ class FakeAgents {
     });
   }
 
-  start(order: FakeAgentsOrder): void {
-    this.#child.send(order);
+  send(message: FakeAgentsMessage): void {
+    this.#child.send(message);
   }
 
   /** Resolves with how long it took. */
@@ -217,12 +225,44 @@ function manyPods(namespaces: readonly string[]): FakePod[] {
   });
 }
 
-async function main(): Promise<void> {
-  const logs = path.resolve(import.meta.dirname, "../.cache/scale-logs");
+/** What an agent and a gateway take in pods, with nothing to do. */
+async function notePods(): Promise<void> {
+  const { podMemory } = await import("./scale/operator-pods.ts");
+  const { exampleManifest } = await import("./harness/lever-images.ts");
+  const namespace = await testNamespace("pods");
+  await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: exampleManifest("hello") });
+  await kubectl(["wait", "--namespace", namespace, "--for=condition=Ready", "lsvc/hello", "--timeout=120s"]);
+  await sleep(10_000);
+  const found = async (of: string, args: readonly string[], container: string) => {
+    const names = await kubectl([
+      "get",
+      "pods",
+      "--namespace",
+      of,
+      ...args,
+      "--output=jsonpath={.items[*].metadata.name}",
+    ]);
+    const memory = await Promise.all(names.split(" ").map((name) => podMemory(of, name, container)));
+    return both(memory.map((each) => `${mebibytes(each.residentBytes)} (peak ${mebibytes(each.peakBytes)})`));
+  };
+  note("idle agents in pods, resident", await found(namespace, [], "lever-agent"));
+  const gateways = ["--selector=app.kubernetes.io/component=gateway"];
+  note("idle gateways in pods, resident", await found(operatorNamespace, gateways, "gateway"));
+}
+
+async function startOperator(pods: FakePods, logs: string): Promise<Operator> {
+  // Which images there are is known only now.
+  if (values.operator === "pods") return await (await import("./scale/operator-pods.ts")).OperatorPods.start();
+  if (values.operator === "processes") return await OperatorProcesses.start(pods, logs);
+  throw new Error(`--operator is ${JSON.stringify(values.operator)}, expected pods or processes`);
+}
+
+async function measure(): Promise<void> {
+  const logs = path.join(root, ".cache/scale-logs");
   await mkdir(logs, { recursive: true });
   await using api = await ApiServer.open();
   const pods = new FakePods(api);
-  await using operator = await OperatorProcesses.start(pods, logs);
+  await using operator = await startOperator(pods, logs);
   note("machine", `${availableParallelism()} CPUs, Node ${process.version}; operator: ${operator.about}`);
   const lagNamespace = await testNamespace("lag");
   await pods.prepare(lagNamespace);
@@ -230,6 +270,7 @@ async function main(): Promise<void> {
   await using lag = await EndpointLag.start(api, pods, lagNamespace, `${(first as Replica).host}:3837`);
 
   await sleep(3000);
+  if (values.operator === "pods") await notePods();
   await noteMemory(operator, "idle");
   note("idle: operator, CPU", await cpuDuring(operator, () => sleep(Math.min(20, idleSeconds) * 1000)));
   noteLag("idle", await lag.measure(events));
@@ -251,7 +292,7 @@ async function main(): Promise<void> {
     });
     note("load: written to the API server in", seconds(performance.now() - sinceMs));
     const replicas = await operator.replicas();
-    agents.start({
+    agents.send({
       authority: await authority(),
       agents: all.map(
         (pod): FakeAgent => ({
@@ -312,9 +353,10 @@ async function restart(
   count: number,
 ): Promise<void> {
   const { lost } = agents.report;
-  await operator.restart(replicas);
   const sinceMs = performance.now();
+  await operator.restart(replicas);
   await operator.whenReady();
+  agents.send({ operatorHosts: (await operator.replicas()).map(({ host }) => host) });
   note(`${what}: ready after`, seconds(performance.now() - sinceMs));
   await sleep(500);
   await agents.whenWhole(count, what);
@@ -323,6 +365,27 @@ async function restart(
   note(`${what}: CPU since`, both(again.map(seconds)));
   noteRequests(`${what}: requests of both since they began`, new Map(), await requests(operator));
   note(`${what}: instances that agents lost sight of`, String(agents.report.lost - lost));
+}
+
+/** On a cluster of its own, unless one is given. */
+async function main(): Promise<void> {
+  await run(process.execPath, ["esbuild.config.ts", "operator/main.ts", "agent/main.ts"], { cwd: root });
+  if (process.env["KUBECONFIG"]) return await measure();
+  await prepareMachine();
+  const parts = await clusterParts();
+  await lockMachine();
+  await restoreMachine();
+  const cluster = new Cluster(parts);
+  process.env["KUBECONFIG"] = cluster.kubeconfig;
+  process.env["KUBECACHEDIR"] = cluster.kubectlCache;
+  process.env["PATH"] = [...parts.tools, process.env["PATH"]].join(":");
+  try {
+    await cluster.up();
+    process.env["LEVER_E2E_IMAGES"] = JSON.stringify(cluster.imageIds);
+    await measure();
+  } finally {
+    await cluster.down();
+  }
 }
 
 await main();

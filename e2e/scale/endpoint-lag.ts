@@ -21,6 +21,8 @@ import { until } from "../harness/until.ts";
 import type { FakePod, FakePods } from "./fake-pods.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
+/** As in its image. */
+const agentFlags = ["--max-semi-space-size=2"];
 const callers = 1;
 const targets = 4;
 const triedMsMax = 60_000;
@@ -194,21 +196,25 @@ async function trustOf(namespace: string): Promise<string | undefined> {
 }
 
 function startAgent(pod: FakePod, directory: string, operator: string): ChildProcess {
-  return spawn("setpriv", ["--pdeathsig", "KILL", process.execPath, path.join(root, "agent/main.ts")], {
-    stdio: ["ignore", "ignore", "inherit"],
-    env: {
-      ...process.env,
-      LEVER_AGENT: `unix://${socketOf(directory, pod)}`,
-      LEVER_TOKEN_FILE: path.join(directory, `${pod.name}.token`),
-      LEVER_TRUST_FILE: path.join(directory, "ca.crt"),
-      LEVER_ENVIRONMENT: pod.namespace,
-      LEVER_SERVICE: pod.service,
-      LEVER_INSTANCE: pod.name,
-      LEVER_OPERATOR: operator,
-      LEVER_HOST: pod.ip,
-      LEVER_ADVERTISED_HOST: pod.ip,
+  return spawn(
+    "setpriv",
+    ["--pdeathsig", "KILL", process.execPath, ...agentFlags, path.join(root, "dist/agent/main.js")],
+    {
+      stdio: ["ignore", "ignore", "inherit"],
+      env: {
+        ...process.env,
+        LEVER_AGENT: `unix://${socketOf(directory, pod)}`,
+        LEVER_TOKEN_FILE: path.join(directory, `${pod.name}.token`),
+        LEVER_TRUST_FILE: path.join(directory, "ca.crt"),
+        LEVER_ENVIRONMENT: pod.namespace,
+        LEVER_SERVICE: pod.service,
+        LEVER_INSTANCE: pod.name,
+        LEVER_OPERATOR: operator,
+        LEVER_HOST: pod.ip,
+        LEVER_ADVERTISED_HOST: pod.ip,
+      },
     },
-  });
+  );
 }
 
 interface WatchedPod {

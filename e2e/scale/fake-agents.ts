@@ -26,6 +26,9 @@ export interface FakeAgent {
   readonly uid: string;
 }
 
+/** Once whom to play, then where the operator is whenever that changes. */
+export type FakeAgentsMessage = FakeAgentsOrder | { readonly operatorHosts: readonly string[] };
+
 export interface FakeAgentsOrder {
   /** The CA, as PEM. */
   readonly authority: { readonly certificate: string; readonly key: string };
@@ -51,6 +54,7 @@ const lanes = 100;
 const reportEveryMs = 100;
 
 const clock = runtimeClock(globalThis);
+let operatorHosts: readonly string[] = [];
 let certified = 0;
 let connected = 0;
 let lost = 0;
@@ -82,7 +86,7 @@ function play(agent: FakeAgent, credentials: Credentials, order: FakeAgentsOrder
     operator: "operator:3837",
     timeoutMs: operatorDialTimeoutMs,
     random: Math.random,
-    resolve: async () => order.operatorHosts,
+    resolve: async () => operatorHosts,
     dial: (to, timeoutMs) =>
       dialTls(to, { timeoutMs, credentials, accepts: ({ kind }) => kind === "operator", expected: "the operator" }),
   });
@@ -129,7 +133,10 @@ async function playAll(order: FakeAgentsOrder): Promise<void> {
   await Promise.all(Array.from({ length: lanes }, lane));
 }
 
-process.on("message", (order: FakeAgentsOrder) => void playAll(order));
+process.on("message", (message: FakeAgentsMessage) => {
+  ({ operatorHosts } = message);
+  if ("agents" in message) void playAll(message);
+});
 process.on("disconnect", () => process.exit(0));
 setInterval(() => {
   const report: FakeAgentsReport = { certified, connected, whole: whole.size, lost };

@@ -34,7 +34,10 @@ class ReplicaProcess implements Replica {
   }
 
   start(): void {
-    const args = [...(process.env["LEVER_SCALE_NODE_FLAGS"]?.split(" ") ?? []), path.join(root, "operator/main.ts")];
+    const args = [
+      ...(process.env["LEVER_SCALE_NODE_FLAGS"]?.split(" ") ?? []),
+      path.join(root, "dist/operator/main.js"),
+    ];
     const child = spawn("setpriv", ["--pdeathsig", "KILL", process.execPath, ...args], {
       stdio: ["ignore", "ignore", "pipe"],
       env: {
@@ -80,7 +83,7 @@ class ReplicaProcess implements Replica {
 }
 
 export class OperatorProcesses implements Operator {
-  readonly about = "node operator/main.ts, two processes beside the cluster";
+  readonly about = "two processes beside the cluster";
   readonly #replicas: readonly ReplicaProcess[];
 
   private constructor(replicas: readonly ReplicaProcess[]) {
