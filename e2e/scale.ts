@@ -185,7 +185,7 @@ class FakeAgents {
         if (this.#child.exitCode !== null) throw new Error("the process that plays the agents has ended");
         return this.report.whole === count && this.report.connected === count;
       },
-      300_000,
+      900_000,
     ).catch((error: unknown) => {
       throw new Error(`${error}: ${JSON.stringify(this.report)} of ${count}`);
     });
@@ -306,7 +306,7 @@ async function measure(): Promise<void> {
       operatorHosts: replicas.map(({ host }) => host),
       instancesPerService,
     });
-    await until("the agents have certificates", () => agents.report.certified === all.length, 120_000);
+    await until("the agents have certificates", () => agents.report.certified === all.length, 600_000);
     const tookMs = await agents.whenWhole(all.length, "all agents know all instances of their service");
     note("load: all agents connected and told in", seconds(tookMs));
   });

@@ -50,7 +50,7 @@ export interface FakeAgentsReport {
 }
 
 /** Agents that connect at the same time, at the beginning: pods do not come all at once. */
-const lanes = 100;
+const lanes = 16;
 const reportEveryMs = 100;
 
 const clock = runtimeClock(globalThis);
