@@ -104,13 +104,15 @@ export default {
     ),
     only(
       "e2e-sees-published-entries",
-      "What is tested end to end is what users get. The manifests that are refused are data, and the same everywhere. " +
-        "What plays thousands of agents in one process is made of what an agent is made of.",
+      "What is tested end to end is what users get. The manifests that are refused are data, and the same everywhere; " +
+        "programs for controls are bundled as the real ones are, and what plays thousands of agents in one process is " +
+        "made of what an agent is made of.",
       { path: "^e2e/", pathNot: "^e2e/scale/fake-agents\\.ts$" },
       {
         paths: [
           "e2e/",
           "operator/api/invalid-manifests\\.fixture\\.ts$",
+          "esbuild\\.config\\.ts$",
           "node_modules/(?!express/|@kubernetes/)",
           ...publishedEntries,
         ],
@@ -137,6 +139,17 @@ export default {
       severity: "error",
       from: { pathNot: "^(operator/kube|cli)/" },
       to: { path: "(^|/)node_modules/@kubernetes/client-node/" },
+    },
+    {
+      name: "kubernetes-on-demand-in-cli",
+      comment:
+        "Commands on this machine start without Kubernetes' client: only cli/cluster loads it, and is loaded itself on demand.",
+      severity: "error",
+      from: { path: "^cli/", pathNot: ["^cli/cluster/", testFile] },
+      to: {
+        path: "^(cli/cluster|operator/kube)/|(^|/)node_modules/(@kubernetes/client-node|ws)/",
+        dependencyTypesNot: ["dynamic-import", "type-only"],
+      },
     },
     {
       name: "no-cycles",

@@ -60,10 +60,14 @@ try {
     adminPort: port("LEVER_ADMIN_PORT", 3838),
     ...(tokenFile === "" ? {} : { identityFiles: { tokenFile, trustFile } }),
     onLog: (level, text) => console.error(`${new Date().toISOString()} ${level} ${text.replace(/\s+/g, " ")}`),
+    ...(process.env.LEVER_FORWARD_PORT ? { forwardPort: port("LEVER_FORWARD_PORT", 0) } : {}),
     ...(drainToken === "" ? {} : { drainHook: { token: drainToken, timeoutMs: drainTimeoutMs } }),
   });
 } catch (error) {
-  fail(listenProblem(error, "the agent's sockets", "LEVER_PORT, LEVER_ADMIN_PORT, LEVER_AGENT").message);
+  fail(
+    listenProblem(error, "the agent's sockets", "LEVER_PORT, LEVER_ADMIN_PORT, LEVER_FORWARD_PORT, LEVER_AGENT")
+      .message,
+  );
 }
 // A parent that starts agents (`lever dev --agent process`) reads where this one listens.
 process.send?.({ type: "listening", address: hosted.address, adminPort: hosted.adminPort });

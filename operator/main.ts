@@ -8,7 +8,7 @@ import { listenProblem } from "@leveros/agent/host/hosted-agent.ts";
 import { addIdentityMetrics } from "@leveros/agent/host/identity-metrics.ts";
 import { dialOperator } from "@leveros/agent/host/operator-sessions.ts";
 import { Refusals } from "@leveros/agent/host/refusals.ts";
-import { hostPort, type Listener } from "@leveros/agent/host/socket.ts";
+import { hostPort, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
@@ -85,9 +85,17 @@ async function run(settings: OperatorSettings): Promise<void> {
     port: settings.port,
     credentials: identity,
     refusals,
-    server: () => (operator?.isReady === true ? operator.server : undefined),
+    operator: () => (operator?.isReady === true ? operator : undefined),
   }).catch((error) => {
     throw listenProblem(error, `port ${settings.port}`, "--port");
+  });
+
+  // Whoever reaches the loopback address of a pod was given the right to: its own processes, and port-forwards.
+  const people = await listenTcp("127.0.0.1", settings.forwardPort, (transport) => {
+    if (operator?.isReady === true) operator.people.accept(transport);
+    else transport.destroy();
+  }).catch((error) => {
+    throw listenProblem(error, `port ${settings.forwardPort} of 127.0.0.1`, "--forward-port");
   });
 
   const { advertisedHost } = settings;
@@ -133,6 +141,7 @@ async function run(settings: OperatorSettings): Promise<void> {
     log("info", "stopping");
     listener?.close();
     listener = undefined;
+    people.close();
     started.close().then(
       () => {
         client.close();
@@ -145,7 +154,10 @@ async function run(settings: OperatorSettings): Promise<void> {
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
 
-  log("info", `${library} ${name}: frames on ${listener.port}, metrics on ${admin.port}, its Lease in ${namespace}`);
+  log(
+    "info",
+    `${library} ${name}: frames on ${listener.port}, metrics on ${admin.port}, people on ${people.port}, its Lease in ${namespace}`,
+  );
   const sinceMs = clock.now();
   if (await started.start()) log("info", `ready after ${Math.round(clock.now() - sinceMs)} ms`);
 }

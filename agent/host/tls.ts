@@ -42,13 +42,13 @@ export interface CredentialSource {
 }
 
 const protocolName = "lever/1";
-const handshakeTimeoutMs = 5000;
+export const handshakeTimeoutMs = 5000;
 /**
  * Handshakes at a time. When thousands come at once, as after a restart of the operator, those that are let in are done
  * before their dialers give up; the others are told at once, and try again in their own time. Without it all wait, all
  * give up, and all was for nothing.
  */
-const handshakesMaxDefault = 256;
+export const handshakesMaxDefault = 256;
 /** One that has taken longer makes room for the next. */
 const handshakeMs = 1000;
 

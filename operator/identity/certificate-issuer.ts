@@ -20,6 +20,7 @@ import type { KubeObject } from "../kube/kube-object.ts";
 import { TokenBucket } from "../kube/token-bucket.ts";
 import { issue } from "./authority.ts";
 import type { Identity } from "./identity-secret.ts";
+import { podRate, reviewsAtOnceMax, reviewsBurst, reviewsPerSecond } from "./issue-limits.ts";
 
 const tokenReviews = {
   group: "authentication.k8s.io",
@@ -69,12 +70,6 @@ export interface IssuerOptions {
 export const issueRefusals = ["request", "token", "audience", "pod", "unknown-pod", "rate", "unavailable"] as const;
 export type IssueRefusal = (typeof issueRefusals)[number];
 
-/** Each is a write's worth of work for the API server. */
-const reviewsAtOnceMax = 50;
-const reviewsPerSecond = 100;
-const reviewsBurst = 1000;
-/** Of one pod: its agent may be started again and again, each time without its key. */
-const podRate = { ratePerSecond: 1 / 30, burst: 10 };
 const podsMax = 20_000;
 const lookAgainMs = 100;
 const toldAgainMs = 3_600_000;

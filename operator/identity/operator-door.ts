@@ -5,7 +5,8 @@ import type { Listener } from "@leveros/agent/host/socket.ts";
 import { type CredentialSource, dialTls, listenTls } from "@leveros/agent/host/tls.ts";
 import type { SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
-import type { DiscoveryServer } from "../discovery/discovery-server.ts";
+
+type Acceptor = { accept(transport: Transport): unknown };
 
 export interface OperatorDoorOptions {
   readonly host: string;
@@ -14,19 +15,18 @@ export interface OperatorDoorOptions {
   readonly credentials: CredentialSource;
   readonly refusals: Refusals;
   /** Undefined while nobody may be served. */
-  readonly server: () => Pick<DiscoveryServer, "accept" | "acceptAnonymous"> | undefined;
+  readonly operator: () => { readonly server: Acceptor; readonly strangers: Acceptor | undefined } | undefined;
 }
 
 /** Rejects with the system's error when the port cannot be had. */
-export function listenForAgents({ server, ...options }: OperatorDoorOptions): Promise<Listener> {
+export function listenForAgents({ operator, ...options }: OperatorDoorOptions): Promise<Listener> {
   return listenTls({
     ...options,
     accepts: () => true,
     acceptsAnonymous: true,
     onTransport: (transport, id) => {
-      const serving = server();
+      const serving = id === undefined ? operator()?.strangers : operator()?.server;
       if (serving === undefined) transport.destroy();
-      else if (id === undefined) serving.acceptAnonymous(transport);
       else serving.accept(transport);
     },
   });

@@ -8,16 +8,17 @@ import type { CredentialSource, Credentials } from "@leveros/agent/host/tls.ts";
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
 import { issueCertificateMethod } from "@leveros/protocol/control/certificate-request.ts";
 import { printSpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
-import type { OperatorCall } from "../discovery/discovery-server.ts";
+import type { OperatorCall } from "../discovery/operator-server.ts";
 import type { KubeClient } from "../kube/kube-client.ts";
 import type { KubeObject } from "../kube/kube-object.ts";
 import { isLeverPod } from "../kube/reconcile/endpoint-source.ts";
 import type { Pod } from "../kube/reconcile/kubernetes-object.ts";
 import { serviceLabel } from "../kube/reconcile/wanted-deployment.ts";
 import type { Reflector } from "../kube/reflector.ts";
-import { hourMs, issue } from "./authority.ts";
+import { issue } from "./authority.ts";
 import { CertificateIssuer } from "./certificate-issuer.ts";
 import { type Identity, IdentitySecret } from "./identity-secret.ts";
+import { hourMs } from "./lifetimes.ts";
 import { TrustMaps } from "./trust-maps.ts";
 
 /** Of its life, when the own certificate is made anew. */

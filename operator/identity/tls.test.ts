@@ -18,8 +18,10 @@ import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
-import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { type AuthorityPem, dayMs, issue, makeAuthority, readAuthority } from "./authority.ts";
+import { afterEach, beforeAll, describe, expect, test } from "vitest";
+import { type AuthorityPem, issue, makeAuthority, readAuthority } from "./authority.ts";
+import { eventually } from "./identity.fixture.ts";
+import { dayMs } from "./lifetimes.ts";
 
 const clock = runtimeClock(globalThis);
 const a: SpiffeId = { kind: "instance", environment: "shop", service: "chat", instance: "chat-1", uid: "1" };
@@ -184,7 +186,7 @@ describe("at an agent's port", () => {
     const given = await credentials();
     expect(await isServed(door, given, hello)).toBe(false);
     expect(await isServed(door, given, hello)).toBe(false);
-    await vi.waitFor(() => expect(door.refused).toEqual({ [reason]: 2 }));
+    await eventually(() => expect(door.refused).toEqual({ [reason]: 2 }));
     expect(door.logs).toHaveLength(1);
     expect(door.logs[0]).toMatch(/^refused a connection from 127\.0\.0\.1 /);
     // The same with nothing wrong.
@@ -195,7 +197,7 @@ describe("at an agent's port", () => {
     const door = await new Door(await credentialsFor(b)).open();
     const session = sessionOf(await dial(door.address, { bundle: ca.certificate }), helloOfA);
     await expect(session.roundTrip()).rejects.toThrow();
-    await vi.waitFor(() => expect(door.refused).toEqual({ "no-certificate": 1 }));
+    await eventually(() => expect(door.refused).toEqual({ "no-certificate": 1 }));
   });
 
   test("where one may come without a certificate nothing is proven of it, and a wrong one is refused all the same", async () => {
@@ -222,7 +224,7 @@ describe("at an agent's port", () => {
     const door = await new Door(await credentialsFor(b)).open();
     await speak(door.address);
     await speak(door.address);
-    await vi.waitFor(() => expect(door.refused).toEqual({ plain: 2 }));
+    await eventually(() => expect(door.refused).toEqual({ plain: 2 }));
     expect(door.logs).toEqual(["refused a connection from 127.0.0.1 (plain): it does not speak TLS"]);
     expect(door.sessions).toEqual([]);
   });
@@ -248,7 +250,7 @@ describe("at an agent's port", () => {
     await tried({ maxVersion: "TLSv1.2", ALPNProtocols: ["lever/1"] });
     await tried({ ALPNProtocols: ["h2"] });
     await tried({});
-    await vi.waitFor(() => expect(door.refused).toEqual({ handshake: 3 }));
+    await eventually(() => expect(door.refused).toEqual({ handshake: 3 }));
     expect(door.sessions).toEqual([]);
   });
 
@@ -404,7 +406,7 @@ describe("of more handshakes than may be under way", () => {
     expect(door.refused).toEqual({ overloaded: 1 });
     first.destroy();
     const credentials = await credentialsFor(a);
-    expect(await vi.waitFor(() => isServed(door, credentials), { timeout: 5000 })).toBe(true);
+    await eventually(async () => expect(await isServed(door, credentials)).toBe(true));
   });
 
   test("who is silent for long makes room; those that are proven do not count", async () => {
@@ -414,7 +416,7 @@ describe("of more handshakes than may be under way", () => {
     const first = await silent(door.address);
     const closed = new Promise((resolve) => first.once("close", resolve));
     first.on("error", () => {});
-    expect(await vi.waitFor(() => isServed(door, credentials), { timeout: 10_000, interval: 200 })).toBe(true);
+    await eventually(async () => expect(await isServed(door, credentials)).toBe(true));
     await closed;
   });
 });

@@ -11,15 +11,19 @@ import type { LeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import type { InstanceState, SlotRow } from "@leveros/protocol/control/discovery.ts";
 import type { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
+import { AdminMethods } from "../admin/admin-methods.ts";
 import { apiVersion, leverServiceKind } from "../api/v1alpha1/lever-service.ts";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { ServiceRegistry } from "../core/service-registry.ts";
 import { AgentReports } from "../discovery/agent-reports.ts";
-import { checkReplica, DiscoveryServer } from "../discovery/discovery-server.ts";
+import { DiscoveryServer } from "../discovery/discovery-server.ts";
 import { LeaderRows } from "../discovery/leader-rows.ts";
+import { OperatorServer, peopleSessionsMax } from "../discovery/operator-server.ts";
 import { serveReplica } from "../discovery/replica-connection.ts";
 import { replicaMethod } from "../discovery/replica-messages.ts";
+import { strangerLimits } from "../identity/issue-limits.ts";
 import type { ObservedObjects, OperatorIdentity } from "../identity/operator-identity.ts";
+import { ClusterAdmin } from "./cluster-admin.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import type { KubeClient } from "./kube-client.ts";
 import {
@@ -109,6 +113,10 @@ export type AnyReflector = Pick<
 
 export class KubeOperator {
   readonly server: DiscoveryServer;
+  /** For people: answers questions, changes nothing. It knows no identities: who reaches it may ask. */
+  readonly people: OperatorServer;
+  /** For those without a certificate where there are some: what they can be given is one. */
+  readonly strangers: OperatorServer | undefined;
   readonly election: LeaderElection;
   readonly leadership: Leadership;
   readonly registry: ServiceRegistry;
@@ -284,15 +292,23 @@ export class KubeOperator {
       leader: leadership,
       reports,
       ...(observer.onTableSent && { onSent: (lagMs) => observer.onTableSent?.(lagMs) }),
-      channels: {
-        [replicaMethod]: (_, session) => {
-          checkReplica(session);
-          return (channel) => serveReplica(reports, channel);
-        },
-      },
-      ...(identity && { calls: identity.calls, anonymousCalls: Object.keys(identity.calls) }),
+      replicaChannels: { [replicaMethod]: () => (channel) => serveReplica(reports, channel) },
       ...(options.library !== undefined && { library: options.library }),
     });
+    const admin = new ClusterAdmin({
+      registry: this.registry,
+      ...watched,
+      leadership,
+      election,
+      wallMs,
+      name,
+      address,
+      otherReplicas: () => this.replicaCount,
+    });
+    const { calls } = new AdminMethods(admin, wallMs);
+    this.strangers =
+      identity && new OperatorServer({ ...strangerLimits, clock, calls: identity.calls, library: options.library });
+    this.people = new OperatorServer({ clock, calls, sessionsMax: peopleSessionsMax, library: options.library });
     this.#watchStates(watched.services);
   }
 
@@ -345,6 +361,8 @@ export class KubeOperator {
     this.#moves.close();
     this.#replicas?.close();
     this.server.close();
+    this.strangers?.close();
+    this.people.close();
     this.registry.close();
     await this.#options.identity?.close();
     await Promise.all([...Object.values(this.reflectors).map((reflector) => reflector.close()), this.recorder.close()]);

@@ -2,14 +2,24 @@
 
 import { DiscoveryClient } from "@leveros/agent/core/discovery-client.ts";
 import { LeaderLink } from "@leveros/agent/core/ownership/leader-link.ts";
+import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
 import type { TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
-import type { ServiceTable } from "@leveros/protocol/control/discovery.ts";
+import { operatorEnvironment, operatorService, type ServiceTable } from "@leveros/protocol/control/discovery.ts";
 import type { HolderMessage, LeaderMessage } from "@leveros/protocol/control/ownership.ts";
+import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
+import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
+import type { CallerRuntime, OutgoingOptions } from "@leveros/protocol/invocation/outgoing-stream.ts";
+import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
+import { Target } from "@leveros/protocol/target/target.ts";
 import { memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
 import type { Transport, TransportEvents } from "@leveros/protocol/transport/transport.ts";
+import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import { parse } from "yaml";
 import type { LeverServiceStatus } from "../api/v1alpha1/lever-service.ts";
 import { ApiServer } from "./api-server.fixture.ts";
@@ -22,6 +32,7 @@ import { pod, settings } from "./reconcile/objects.fixture.ts";
 import { runFor, runUntil } from "./run-clock.fixture.ts";
 
 export const systemNamespace = "lever-system";
+const peopleOptions: OutgoingOptions = { timeoutMs: 5000, fields: new Uint8Array(0) };
 const operatorLabels = { app: "lever-operator" };
 
 /** One replica of the operator, on a machine of its own. */
@@ -55,7 +66,7 @@ export class OperatorReplica {
       address: this.address,
       agent: () => settings,
       replicaSelector: "app=lever-operator",
-      dial: (address) => world.dial(address),
+      dial: (address) => world.dial({ role: "operator" }, address),
       observer: { onLog: (level, text) => void this.logs.push(`${level} ${text}`) },
     });
   }
@@ -119,7 +130,7 @@ export class OperatorWorld {
   }
 
   /** A session with the replica at the address, or with any. */
-  async dial(address?: string): Promise<Session> {
+  async dial(identity: Identity, address?: string): Promise<Session> {
     const { living } = this;
     const to =
       address === undefined
@@ -134,10 +145,55 @@ export class OperatorWorld {
       transport: a,
       clock: this.clock,
       side: "dialer",
-      identity: { role: "agent" },
+      identity,
       limits: defaultSessionLimits,
       handler: {},
     });
+  }
+
+  /** A method of the replica's for people. */
+  ask(replica: OperatorReplica, method: string, ...args: unknown[]): Promise<unknown> {
+    return this.#people(replica, async (runtime, session, target) =>
+      decodeReceived(await startCall(runtime, session, target(method), encodeArgs(args), peopleOptions)),
+    );
+  }
+
+  askChannel(replica: OperatorReplica, method: string): Promise<unknown> {
+    return this.#people(replica, (runtime, session, target) =>
+      startChannel(runtime, session, target(method), encodeArgs([]), peopleOptions),
+    );
+  }
+
+  async #people(
+    { operator }: OperatorReplica,
+    ask: (runtime: CallerRuntime, session: Session, target: (method: string) => Target) => Promise<unknown>,
+  ): Promise<unknown> {
+    const { clock } = this;
+    const [transport, there] = memoryTransportPair(clock);
+    operator.people.accept(there);
+    const session = new Session({
+      transport,
+      clock,
+      side: "dialer",
+      identity: { role: "client" },
+      limits: defaultSessionLimits,
+      handler: {},
+    });
+    const runtime = {
+      wheel: new DeadlineWheel(clock),
+      budget: new AssemblyBudget(1e6),
+      now: () => clock.now(),
+    };
+    let isDone = false;
+    const answer = ask(runtime, session, (method) => new Target(operatorEnvironment, operatorService, method)).finally(
+      () => {
+        isDone = true;
+      },
+    );
+    answer.catch(() => {});
+    await this.until(() => isDone);
+    session.close(new LeverError("CANCELLED", "done", { effect: "none" }));
+    return answer;
   }
 
   run(ms: number): Promise<void> {
@@ -243,8 +299,11 @@ export class FakeAgent {
   /** Every holder that was seen of a slot, with its epoch, in order. */
   readonly seen: string[] = [];
   lapses = 0;
+  /** The oldest that its lease has become before it was renewed, ms. */
+  oldestLeaseMs = 0;
   readonly #world: OperatorWorld;
   readonly #service: string;
+  readonly #identity: Identity;
   readonly #incarnation: string;
   #link: LeaderLink | undefined;
   #timer: TimerHandle | undefined;
@@ -259,11 +318,12 @@ export class FakeAgent {
     this.#service = service;
     this.instance = instance;
     this.#incarnation = `${Math.floor(random() * 1e9).toString(36)}.0.1`;
+    this.#identity = { role: "agent", environment: "shop", service, instance };
     this.discovery = new DiscoveryClient({
       clock,
       random,
-      dial: () => world.dial(),
-      identity: { role: "agent", environment: "shop", service, instance, address },
+      dial: () => world.dial(this.#identity),
+      identity: { ...this.#identity, role: "agent", address },
     });
     this.discovery.register({ methods: [], resources: isHolder, library: "test", version: "1" });
     this.discovery.subscribe("shop", service, (table) => {
@@ -287,7 +347,7 @@ export class FakeAgent {
       random,
       dial: (to) => {
         leader = to;
-        return this.#world.dial(leader);
+        return this.#world.dial(this.#identity, leader);
       },
       identity: () => ({
         environment: "shop",
@@ -330,6 +390,8 @@ export class FakeAgent {
 
   #onMessage(message: LeaderMessage): void {
     if (message.type === "renewed") {
+      const now = this.#world.clock.now();
+      this.oldestLeaseMs = Math.max(this.oldestLeaseMs, now - (this.#renewedAt ?? now));
       this.#renewedAt = this.#sentAt.get(message.n);
     } else if (message.type === "grant") {
       for (const { slot, epoch } of message.slots) this.held.set(slot, epoch);
