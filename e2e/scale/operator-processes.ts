@@ -45,6 +45,7 @@ class ReplicaProcess implements Replica {
         LEVER_NAMESPACE: operatorNamespace,
         LEVER_NAME: this.name,
         LEVER_HOST: this.host,
+        LEVER_FORWARD_PORT: "0",
         LEVER_ADVERTISED_HOST: this.host,
         LEVER_AGENT_IMAGE: "example.org/agent:1",
         LEVER_REPLICA_SELECTOR: Object.entries(label)[0]?.join("="),
