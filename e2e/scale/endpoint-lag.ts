@@ -211,7 +211,7 @@ function startAgent(pod: FakePod, directory: string, operator: string): ChildPro
         LEVER_INSTANCE: pod.name,
         LEVER_OPERATOR: operator,
         LEVER_HOST: pod.ip,
-      LEVER_FORWARD_PORT: "0",
+        LEVER_FORWARD_PORT: "0",
         LEVER_ADVERTISED_HOST: pod.ip,
       },
     },

@@ -73,7 +73,8 @@ export class FakePods {
   /** Rewrites the whole status: Ready since now, or not. */
   async setReady({ namespace, name, ip }: FakePod, isReady: boolean): Promise<void> {
     const now = new Date().toISOString().replace(/\.\d+/, "");
-    const ready = isReady ? "True" : "False";
+    // A kubelet gives a reason; without one it is the word of a controller that does not hear of the kubelet.
+    const found = { status: isReady ? "True" : "False", reason: isReady ? null : "ContainersNotReady" };
     const container = (of: string) => ({
       name: of,
       image: `example.org/${of}:1`,
@@ -93,8 +94,8 @@ export class FakePods {
           podIPs: [{ ip }],
           conditions: [
             { type: "Initialized", status: "True", lastTransitionTime: startedAt },
-            { type: "Ready", status: ready, lastTransitionTime: now },
-            { type: "ContainersReady", status: ready, lastTransitionTime: now },
+            { type: "Ready", ...found, lastTransitionTime: now },
+            { type: "ContainersReady", ...found, lastTransitionTime: now },
           ],
           initContainerStatuses: [container("lever-agent")],
           containerStatuses: [container("app")],
