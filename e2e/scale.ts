@@ -4,6 +4,7 @@
  *
  *     npm run scale
  *     npm run scale -- --services 1000 --instances 10 --events 100 --idle-seconds 60
+ *     npm run scale -- --connected 1000         not all of the fake pods have an agent that is connected
  *     npm run scale -- --operator processes     the operator beside the cluster: of that an API server is enough
  */
 
@@ -35,6 +36,7 @@ const { values } = parseArgs({
     instances: { type: "string", default: "10" },
     events: { type: "string", default: "100" },
     "idle-seconds": { type: "string", default: "60" },
+    connected: { type: "string", default: "10000" },
     operator: { type: "string", default: "pods" },
   },
 });
@@ -42,6 +44,7 @@ const services = whole("services", 10_000);
 const instancesPerService = whole("instances", 10_000);
 const events = whole("events", 100_000);
 const idleSeconds = whole("idle-seconds", 3600);
+const connectedMax = whole("connected", 100_000);
 const namespaceCount = Math.min(20, services);
 
 function whole(name: keyof typeof values, max: number): number {
@@ -275,10 +278,12 @@ async function measure(): Promise<void> {
   note("idle: operator, CPU", await cpuDuring(operator, () => sleep(Math.min(20, idleSeconds) * 1000)));
   noteLag("idle", await lag.measure(events));
 
-  const many = `${services} services, ${services * instancesPerService} endpoints`;
+  const many = `${services} services, ${services * instancesPerService} pods`;
   const namespaces = await Promise.all(Array.from({ length: namespaceCount }, () => testNamespace("scale")));
   await forEach(namespaces, (namespace) => pods.prepare(namespace));
   const all = manyPods(namespaces);
+  // Of whole services.
+  const connected = all.slice(0, Math.ceil(connectedMax / instancesPerService) * instancesPerService);
   const uids = new Map<FakePod, string>();
   await using agents = new FakeAgents();
   const beforeLoad = await requests(operator);
@@ -294,7 +299,7 @@ async function measure(): Promise<void> {
     const replicas = await operator.replicas();
     agents.send({
       authority: await authority(),
-      agents: all.map(
+      agents: connected.map(
         (pod): FakeAgent => ({
           environment: pod.namespace,
           service: pod.service,
@@ -306,16 +311,19 @@ async function measure(): Promise<void> {
       operatorHosts: replicas.map(({ host }) => host),
       instancesPerService,
     });
-    await until("the agents have certificates", () => agents.report.certified === all.length, 600_000);
-    const tookMs = await agents.whenWhole(all.length, "all agents know all instances of their service");
-    note("load: all agents connected and told in", seconds(tookMs));
+    await until("the agents have certificates", () => agents.report.certified === connected.length, 600_000);
+    const tookMs = await agents.whenWhole(connected.length, "all agents know all instances of their service");
+    note(`load: ${connected.length} agents connected and told in`, seconds(tookMs));
   });
   note("load: operator, CPU", load);
   await until(
     "the tables are written",
     async () => {
       const listed = await kubectl(["get", "leverendpointtables", "-A", "-o", "jsonpath={.items[*].servingInstances}"]);
-      return listed.split(" ").filter((count) => Number(count) === instancesPerService).length === services;
+      return (
+        listed.split(" ").filter((count) => Number(count) === instancesPerService).length ===
+        connected.length / instancesPerService
+      );
     },
     120_000,
   );
@@ -333,12 +341,12 @@ async function measure(): Promise<void> {
 
   const lostBefore = agents.report.lost;
   const [one] = await operator.replicas();
-  await restart("one replica restarted", operator, [one as Replica], agents, all.length);
+  await restart("one replica restarted", operator, [one as Replica], agents, connected.length);
   await sleep(12_000);
-  await restart("both replicas restarted at once", operator, await operator.replicas(), agents, all.length);
+  await restart("both replicas restarted at once", operator, await operator.replicas(), agents, connected.length);
   await sleep(12_000);
   note("the leader is killed: another one holds the Lease after", seconds(await failOver(api, operator)));
-  note("  all agents connected and told again after", seconds(await agents.whenWhole(all.length, "fail-over")));
+  note("  all agents connected and told again after", seconds(await agents.whenWhole(connected.length, "fail-over")));
   note("instances that agents lost sight of, over all of these", String(agents.report.lost - lostBefore));
   await noteMemory(operator, "after these");
 
