@@ -15,14 +15,27 @@ export interface LeaderRowsOptions {
   dial(address: string): Promise<Session>;
 }
 
+interface Service {
+  readonly environment: string;
+  readonly service: string;
+  /** Undefined: nobody is followed. */
+  unsubscribe: (() => void) | undefined;
+}
+
 export class LeaderRows {
   readonly #options: LeaderRowsOptions;
-  readonly #services = new Map<string, { readonly environment: string; readonly service: string }>();
+  /** Services that hold resources. */
+  readonly #services = new Map<string, Service>();
   #leader: string | undefined;
   #client: DiscoveryClient | undefined;
 
   constructor(options: LeaderRowsOptions) {
     this.#options = options;
+  }
+
+  /** Services that the leader is listened to for. */
+  get count(): number {
+    return this.#client?.subscriptionCount ?? 0;
   }
 
   /** From this leader (`host:port`) from now on; undefined: from nobody. */
@@ -31,36 +44,37 @@ export class LeaderRows {
     this.#leader = leader;
     this.#client?.close();
     this.#client = undefined;
+    for (const service of this.#services.values()) service.unsubscribe = undefined;
     if (leader === undefined) return;
     const { clock, random, dial } = this.#options;
     this.#client = new DiscoveryClient({ clock, random, dial: () => dial(leader), identity: { role: "gateway" } });
-    for (const key of this.#services.keys()) this.#subscribe(key);
+    for (const service of this.#services.values()) this.#subscribe(service);
   }
 
   /** The service holds resources. */
   add(environment: string, service: string): void {
     const key = `${environment}/${service}`;
     if (this.#services.has(key)) return;
-    this.#services.set(key, { environment, service });
-    this.#subscribe(key);
+    const added: Service = { environment, service, unsubscribe: undefined };
+    this.#services.set(key, added);
+    this.#subscribe(added);
   }
 
   /** It does not any more. */
   remove(environment: string, service: string): void {
-    // The client unsubscribes with the next leader: that is seldom, and a subscription to what is gone is silent.
-    this.#services.delete(`${environment}/${service}`);
+    const key = `${environment}/${service}`;
+    this.#services.get(key)?.unsubscribe?.();
+    this.#services.delete(key);
   }
 
   close(): void {
     this.follow(undefined);
   }
 
-  #subscribe(key: string): void {
-    const known = this.#services.get(key);
-    if (known === undefined) return;
+  #subscribe(known: Service): void {
     const { environment, service } = known;
-    this.#client?.subscribe(environment, service, ({ slots }) => {
-      if (slots !== undefined && this.#services.has(key)) this.#options.tables.setSlots(environment, service, slots);
+    known.unsubscribe = this.#client?.subscribe(environment, service, ({ slots }) => {
+      if (slots !== undefined) this.#options.tables.setSlots(environment, service, slots);
     });
   }
 }

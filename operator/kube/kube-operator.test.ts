@@ -170,6 +170,81 @@ describe("a LeverService", () => {
   });
 });
 
+test("a pod that is labelled as another service's is that one's, and not the first one's any more", async () => {
+  const replica = await world.start();
+  world.apply("other", two);
+  await running();
+  const found = world.api.object(pods, "shop", "hello-1-aaaaa") as KubeObject;
+  const metadata = { ...found.metadata, labels: { "leveros.dev/service": "other" } };
+  world.api.put(pods, { ...found, metadata } as KubeObject);
+  await world.run(100);
+  const idsOf = (service: string) => replica.operator.tables.table("shop", service).instances.map(({ id }) => id);
+  expect([idsOf("hello"), idsOf("other")]).toEqual([["hello-1-bbbbb"], ["hello-1-aaaaa"]]);
+});
+
+describe("a table", () => {
+  const slots = `ownership: { slots: 8 }\n${two}`;
+
+  test("that somebody deletes is there again at once with its slots: the next leader would give them all away", async () => {
+    await world.start();
+    const agents = await running(slots, names, true);
+    await world.until(() => agents.every(({ held }) => held.size === 4));
+    await world.run(3000);
+    const ownership = () =>
+      (world.api.object(leverEndpointTables, "shop", "hello") as { ownership?: { rows: unknown } } | undefined)
+        ?.ownership;
+    const before = ownership()?.rows;
+    world.api.remove(leverEndpointTables, "shop", "hello");
+    await world.run(100);
+    expect(ownership()?.rows).toEqual(before);
+    await world.run(3000);
+    expect(world.api.object(leverEndpointTables, "shop", "hello")).toMatchObject({ servingInstances: 2, heldSlots: 8 });
+  });
+
+  test("is not made by a write for a service that was deleted meanwhile", async () => {
+    await world.start();
+    await running();
+    await world.run(3000);
+    world.api.fault = ({ method, path }) =>
+      method === "PATCH" && path.includes("/leverendpointtables/") ? { delayMs: 1000 } : undefined;
+    world.api.remove(pods, "shop", "hello-1-bbbbb");
+    await world.until(() => world.api.requests.at(-1)?.path.includes("/leverendpointtables/") === true);
+    world.api.remove(leverServices, "shop", "hello");
+    // As the garbage collector does.
+    world.api.remove(leverEndpointTables, "shop", "hello");
+    await world.run(5000);
+    expect(world.api.object(leverEndpointTables, "shop", "hello")).toBeUndefined();
+  });
+
+  test("is not written by a new leader that has nothing else to say of the instances", async () => {
+    const first = await world.start();
+    await world.until(() => world.leader === first);
+    await world.start();
+    await running();
+    await world.run(5000);
+    const writes = () =>
+      world.api.requests.filter(({ method, path }) => method !== "GET" && path.includes("/leverendpointtables")).length;
+    const before = writes();
+    await world.stop(first);
+    await world.run(10_000);
+    expect(world.leader).toBeDefined();
+    expect(writes()).toBe(before);
+  });
+
+  test("that says something else of the instances, by a late write of the last leader, is put right", async () => {
+    await world.start();
+    await running();
+    await world.run(3000);
+    const found = world.api.object(leverEndpointTables, "shop", "hello") as KubeObject;
+    world.api.put(leverEndpointTables, { ...found, instances: [], servingInstances: 0 } as KubeObject);
+    await world.run(3000);
+    expect(world.api.object(leverEndpointTables, "shop", "hello")).toMatchObject({
+      servingInstances: 2,
+      instances: names.map((id) => ({ id, state: "Serving" })),
+    });
+  });
+});
+
 describe("an operator", () => {
   test("that lists everything anew, since its watches are too old, has the same tables and writes nothing", async () => {
     await world.start();
@@ -336,6 +411,28 @@ describe("two replicas", () => {
     for (const { operator } of world.living) {
       expect(operator.tables.table("shop", "hello").policy.ownership?.leaseMs).toBe(60_000);
     }
+  });
+
+  test("forget what was deleted: a replica that does not lead listens at the leader to services that are there", async () => {
+    const { first, second } = await pair();
+    expect(world.leader).toBe(first);
+    for (let round = 0; round < 5; round++) {
+      const name = `hello-${round % 2}`;
+      world.apply(name, slots);
+      await world.until(() => second.operator.tables.table("shop", name).exists);
+      world.api.remove(leverServices, "shop", name);
+      await world.until(() => !second.operator.tables.table("shop", name).exists);
+    }
+    await world.run(1000);
+    expect(second.operator.rows.count).toBe(0);
+  });
+
+  test("do not listen to themselves, by whatever name", async () => {
+    const replica = await world.start("operator-0", "node-7");
+    const agents = await running();
+    await world.run(5000);
+    expect(replica.operator.replicaCount).toBe(0);
+    expect(agents.map(({ discovery }) => discovery.isConnected)).toEqual([true, true]);
   });
 
   test("have one that begins say nothing before it has heard what the other knows", async () => {

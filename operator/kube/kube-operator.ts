@@ -115,13 +115,14 @@ export class KubeOperator {
   readonly tables: EndpointTables;
   readonly services: ServiceController;
   readonly writer: TableWriter;
+  /** While another one leads. */
+  readonly rows: LeaderRows;
   readonly recorder: EventRecorder;
   /** By kind, for metrics. */
   readonly reflectors: Readonly<Record<string, AnyReflector>>;
   readonly #options: KubeOperatorOptions;
   readonly #endpoints: ServiceEndpoints;
   readonly #replicas: Replicas | undefined;
-  readonly #rows: LeaderRows;
   readonly #moves: MoveEvents;
   #follow: unknown;
   #isReady = false;
@@ -218,16 +219,17 @@ export class KubeOperator {
       },
     });
     const { leadership } = this;
-    this.#rows = new LeaderRows({ clock, random, tables, dial: (to) => options.dial(to) });
+    this.rows = new LeaderRows({ clock, random, tables, dial: (to) => options.dial(to) });
     const slots: SlotSink = {
       declareService: (environment, service, policy) => {
-        this.#rows.add(environment, service);
+        this.rows.add(environment, service);
         leadership.declareService(environment, service, policy);
       },
       removeService: (environment, service) => {
-        this.#rows.remove(environment, service);
+        this.rows.remove(environment, service);
         leadership.removeService(environment, service);
       },
+      tableGone: (environment, service) => leadership.tableGone(environment, service),
       upsertInstance: (instance) => leadership.upsertInstance(instance),
       removeInstance: (key) => leadership.removeInstance(key),
       processEnded: (key, process, endedBefore) => leadership.processEnded(key, process, endedBefore),
@@ -266,7 +268,7 @@ export class KubeOperator {
       replicaPods &&
       new Replicas({
         pods: replicaPods,
-        self: name,
+        self: { name, address },
         port: options.replicaPort ?? agentPort,
         registry: this.registry,
         clock,
@@ -331,7 +333,7 @@ export class KubeOperator {
     const released = this.election.stop();
     await Promise.all([this.services.close(), this.writer.close()]);
     await released;
-    this.#rows.close();
+    this.rows.close();
     this.#moves.close();
     this.#replicas?.close();
     this.server.close();
@@ -344,7 +346,7 @@ export class KubeOperator {
 
   #elected(term: number): void {
     this.#log("info", `leads, term ${term}`);
-    this.#rows.follow(undefined);
+    this.rows.follow(undefined);
     this.leadership.elected();
     this.#options.identity?.leads(true);
     this.services.elected();
@@ -362,7 +364,7 @@ export class KubeOperator {
       const { isLeader, holder, identity } = this.election;
       const leads = isLeader || holder === undefined || holder.identity === identity ? undefined : holder.address;
       // Between two leaders the last one's rows are as good as any.
-      if (isLeader || leads !== undefined) this.#rows.follow(leads);
+      if (isLeader || leads !== undefined) this.rows.follow(leads);
       this.#followLater();
     }, followIntervalMs);
   }

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { type HolderRef, SlotStoreConflict } from "../core/ownership/slot-store.ts";
 import { ApiServer, type Fault } from "./api-server.fixture.ts";
 import { KubeClient } from "./kube-client.ts";
-import { leverEndpointTables } from "./kube-object.ts";
+import { leverEndpointTables, type OwnerReference } from "./kube-object.ts";
 import { KubeSlotStore, type TableInstances } from "./kube-slot-store.ts";
 import { runFor } from "./run-clock.fixture.ts";
 import { usualTable } from "./slot-table.fixture.ts";
@@ -15,7 +15,7 @@ const owner = { apiVersion: "leveros.dev/v1alpha1", kind: "LeverService", name: 
 function world() {
   const clock = new VirtualClock();
   const server = new ApiServer(clock);
-  const store = (ownerOf = () => owner) =>
+  const store = (ownerOf: () => OwnerReference | undefined = () => owner) =>
     new KubeSlotStore({ client: new KubeClient({ transport: server.transport(), clock }), ownerOf });
   const object = () => server.object<StoredEndpointTable>(leverEndpointTables, "shop", "chat");
   /** Moves time on until it is settled. */
@@ -85,7 +85,8 @@ test("another's table is not replaced, nor is one that is not there", async () =
   await expect(done(first.write(table("x.2"), version))).rejects.toBeInstanceOf(SlotStoreConflict);
   await expect(done(first.write(table("x.3"), undefined))).rejects.toBeInstanceOf(SlotStoreConflict);
   expect(object()?.ownership?.writer).toBe("w.2");
-  await done(second.delete("shop", "chat"));
+  await expect(done(second.delete("shop", "chat", version))).rejects.toMatchObject({ found: "w.2" });
+  await done(second.delete("shop", "chat", "w.2"));
   await expect(done(second.write(table("w.3"), "w.2"))).rejects.toMatchObject({ found: undefined });
   expect(object()).toBeUndefined();
 });
@@ -204,10 +205,10 @@ test("the largest table, of numbers that do not repeat, fits into etcd", async (
 test("deletes what is there, and only what it has seen", async () => {
   const { store, object, done, server, failNext } = world();
   const first = store();
-  await done(first.delete("shop", "chat"));
+  await done(first.delete("shop", "chat", undefined));
   await done(first.write(table("w.1"), undefined));
   failNext("DELETE", { status: 409, reason: "Conflict" });
-  await done(first.delete("shop", "chat"));
+  await done(first.delete("shop", "chat", "w.1"));
   expect(object()).toBeUndefined();
   const [, options] = server.requestsTo("DELETE");
   expect(JSON.parse(options?.body ?? "").preconditions).toEqual({
@@ -216,6 +217,22 @@ test("deletes what is there, and only what it has seen", async () => {
   });
   expect(await done(first.read("shop", "chat"))).toBeUndefined();
   await done(first.write(table("w.2"), undefined));
+});
+
+test("nothing is made for a service that is gone: nobody would ever delete it", async () => {
+  const { store, object, done } = world();
+  const first = store(() => undefined);
+  await done(first.writeInstances("shop", "chat", beside(1)));
+  await expect(done(first.write(table("w.1"), undefined))).rejects.toMatchObject({ reason: "NO_RESOURCES" });
+  expect(object()).toBeUndefined();
+});
+
+test("a table of the service's last life goes on as the present one's: it must not be deleted with that", async () => {
+  const { store, object, done } = world();
+  const former = { ...owner, uid: "uid-before" };
+  const version = await done(store(() => former).write(table("w.1"), undefined));
+  await done(store().write(table("w.2"), version));
+  expect(object()?.metadata.ownerReferences).toEqual([owner]);
 });
 
 test("two leaders, a network that fails: no write that was acknowledged is lost to another", async () => {

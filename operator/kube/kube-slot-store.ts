@@ -7,6 +7,7 @@
  * and by nothing else; a request that had no answer is not repeated here, and nothing is known of it.
  */
 
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import {
   type SlotStore,
   SlotStoreConflict,
@@ -89,7 +90,10 @@ export class KubeSlotStore implements SlotStore {
     for (let tries = 1; ; tries++) {
       const known = this.#known.get(key);
       if (known?.writer !== ifVersion) throw new SlotStoreConflict(environment, service, ifVersion, known?.writer);
-      const metadata = known?.metadata ?? this.#newMetadata(environment, service);
+      const metadata = this.#metadata(environment, service, known?.metadata);
+      if (metadata === undefined) {
+        throw new LeverError("NO_RESOURCES", `there is no service ${environment}/${service} any more`);
+      }
       try {
         this.#see(key, await this.#put({ ...known?.beside, metadata, heldSlots, slots, ownership }));
         return table.writer;
@@ -102,12 +106,14 @@ export class KubeSlotStore implements SlotStore {
     }
   }
 
-  async delete(environment: string, service: string): Promise<void> {
+  async delete(environment: string, service: string, ifVersion: string | undefined): Promise<void> {
     const { client } = this.#options;
     for (let tries = 1; ; tries++) {
       const object = await this.#get(environment, service);
       this.#known.delete(`${environment}/${service}`);
       if (object === undefined) return;
+      const writer = object.ownership?.writer;
+      if (writer !== ifVersion) throw new SlotStoreConflict(environment, service, ifVersion, writer);
       const { uid, resourceVersion } = object.metadata;
       try {
         const name = { namespace: environment, name: service };
@@ -119,7 +125,7 @@ export class KubeSlotStore implements SlotStore {
     }
   }
 
-  /** Writes what stands beside the table, and leaves the table alone. Makes the object if there is none. */
+  /** Writes what stands beside the table, and leaves the table alone. Makes the object if there is none but a service. */
   async writeInstances(environment: string, service: string, beside: TableInstances): Promise<void> {
     const { client } = this.#options;
     const key = `${environment}/${service}`;
@@ -129,7 +135,8 @@ export class KubeSlotStore implements SlotStore {
       this.#see(key, await client.mergePatch(leverEndpointTables, name, { ...beside }, { timeoutMs }));
     } catch (error) {
       if (!KubeError.is(error) || !error.isNotFound) throw error;
-      const metadata = this.#newMetadata(environment, service);
+      const metadata = this.#metadata(environment, service);
+      if (metadata === undefined) return;
       this.#see(key, await client.create(leverEndpointTables, { ...beside, metadata }, { timeoutMs }));
     }
   }
@@ -176,15 +183,18 @@ export class KubeSlotStore implements SlotStore {
     return object;
   }
 
-  #newMetadata(environment: string, service: string): ObjectMeta {
+  /**
+   * Of an object that is made, or as it was found, with the service as its owner: what the one before it of that name had
+   * is deleted with that. Undefined: there is no service, and nobody would ever delete what is made.
+   */
+  #metadata(environment: string, service: string, found?: ObjectMeta): ObjectMeta | undefined {
     const { ownerOf, labels } = this.#options;
     const owner = ownerOf?.(environment, service);
-    return {
-      namespace: environment,
-      name: service,
-      ...(labels !== undefined && { labels }),
-      ...(owner !== undefined && { ownerReferences: [owner] }),
-    };
+    if (ownerOf !== undefined && owner === undefined) return found;
+    const metadata = found ?? { namespace: environment, name: service, ...(labels !== undefined && { labels }) };
+    const { ownerReferences = [] } = metadata;
+    if (owner === undefined || ownerReferences.some(({ uid }) => uid === owner.uid)) return metadata;
+    return { ...metadata, ownerReferences: [...ownerReferences.filter(({ kind }) => kind !== owner.kind), owner] };
   }
 }
 

@@ -34,6 +34,8 @@ export interface LeadershipOptions {
 export interface SlotSink extends EndpointSink {
   declareService(environment: string, service: string, policy: OwnershipPolicy): void;
   removeService(environment: string, service: string): void;
+  /** The service's table is gone, whoever has deleted it. */
+  tableGone(environment: string, service: string): void;
 }
 
 export class Leadership implements SlotSink {
@@ -87,6 +89,10 @@ export class Leadership implements SlotSink {
 
   removeService(environment: string, service: string): void {
     this.#leader?.removeService(environment, service);
+  }
+
+  tableGone(environment: string, service: string): void {
+    this.#leader?.tableGone(environment, service);
   }
 
   upsertInstance(instance: Parameters<EndpointSink["upsertInstance"]>[0]): void {

@@ -34,7 +34,8 @@ export class OperatorReplica {
   readonly connections = new Set<SilentTransport>();
   isDead = false;
 
-  constructor(world: OperatorWorld, name: string, ip: string) {
+  /** `calledName`: as it is told that its name is, its pod's unless set. */
+  constructor(world: OperatorWorld, name: string, ip: string, calledName = name) {
     this.name = name;
     this.address = `${ip}:3837`;
     this.machine = new Machine(world.clock);
@@ -50,7 +51,7 @@ export class OperatorReplica {
       random: world.random,
       wallMs: () => machine.read().wallMs,
       namespace: systemNamespace,
-      name,
+      name: calledName,
       address: this.address,
       agent: () => settings,
       replicaSelector: "app=lever-operator",
@@ -88,8 +89,8 @@ export class OperatorWorld {
     return this.#random / 2_147_483_647;
   };
 
-  async start(name = `operator-${this.replicas.length}`): Promise<OperatorReplica> {
-    const replica = new OperatorReplica(this, name, `10.0.0.${this.replicas.length + 1}`);
+  async start(name = `operator-${this.replicas.length}`, calledName = name): Promise<OperatorReplica> {
+    const replica = new OperatorReplica(this, name, `10.0.0.${this.replicas.length + 1}`, calledName);
     this.replicas.push(replica);
     let isReady = false;
     void replica.operator.start().then((ready) => {

@@ -17,8 +17,8 @@ const firstWordMs = 3000;
 
 export interface ReplicasOptions {
   readonly pods: Reflector<Seen<Pod>>;
-  /** The own pod's name. */
-  readonly self: string;
+  /** The own pod's name, and where this one is reached: one of them is enough to tell it from the others. */
+  readonly self: { readonly name: string; readonly address: string | undefined };
   /** Where the others listen. */
   readonly port: number;
   readonly registry: ServiceRegistry;
@@ -71,12 +71,13 @@ export class Replicas {
 
   #onPod({ metadata: { name, deletionTimestamp }, status }: Seen<Pod>): void {
     const { self, port } = this.#options;
-    if (name === self || this.#abort.signal.aborted) return;
+    if (name === self.name || this.#abort.signal.aborted) return;
     const ip = status?.podIP ?? "";
     const isOver = status?.phase === "Failed" || status?.phase === "Succeeded";
     // One that is about to end is listened to until it does.
     if (ip === "" || isOver) return this.#drop(name);
     const address = ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
+    if (address === self.address) return;
     const known = this.#replicas.get(name);
     if (known?.address === address) return;
     this.#drop(name);
@@ -94,7 +95,7 @@ export class Replicas {
         clock,
         random,
         registry,
-        replica: self,
+        replica: self.name,
         dial: () => dial(address),
         onComplete: () => {
           replica.isKnown = true;

@@ -15,7 +15,7 @@ import type {
   ReplicaSet,
 } from "./reconcile/kubernetes-object.ts";
 import { appContainerAnnotation, serviceLabel } from "./reconcile/wanted-deployment.ts";
-import type { StoredEndpointTable, TableSlotRun } from "./slot-table-object.ts";
+import { instancesDigest, type StoredEndpointTable, type TableSlotRun } from "./slot-table-object.ts";
 
 /** An object as the API server gives it and as the reconcilers read it: both say the same of its metadata. */
 export type Seen<T> = T & KubeObject;
@@ -27,6 +27,8 @@ export interface SeenTable extends KubeObject {
   /** Id of an instance that was Serving → uid of its pod. */
   readonly serving: ReadonlyMap<string, string>;
   readonly slots: readonly TableSlotRun[];
+  /** `instancesDigest`; undefined: nobody has written them yet. */
+  readonly instances: string | undefined;
 }
 
 const revisionAnnotation = "deployment.kubernetes.io/revision";
@@ -95,13 +97,15 @@ export function zoneOfNode(node: KubeObject | undefined): string | undefined {
   return node?.metadata.labels?.[zoneLabel] || undefined;
 }
 
-export function seenTable({ metadata, instances = [], slots = [], ownership }: StoredEndpointTable): SeenTable {
-  const serving = instances.filter(({ state }) => state === "Serving");
+export function seenTable(table: StoredEndpointTable): SeenTable {
+  const { metadata, instances, servingInstances = 0, slots = [], ownership } = table;
+  const serving = (instances ?? []).filter(({ state }) => state === "Serving");
   return {
     metadata: identityOf(metadata),
     leaseMs: ownership?.leaseMs,
     serving: new Map(serving.map(({ id, podUid }) => [id, podUid ?? ""])),
     slots,
+    instances: instances && instancesDigest(instances, servingInstances),
   };
 }
 

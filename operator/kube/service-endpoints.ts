@@ -63,7 +63,13 @@ export class ServiceEndpoints {
       onUpsert: (object) => this.#onService(object),
       onDelete: (object) => this.#onServiceGone(object),
     });
-    tables.subscribe({ onUpsert: (table) => this.#onTable(table), onDelete: (table) => this.#onTable(table) });
+    tables.subscribe({
+      onUpsert: (table) => this.#onTable(table),
+      onDelete: (table) => {
+        this.#options.slots.tableGone(table.metadata.namespace ?? "", table.metadata.name);
+        this.#onTable(table);
+      },
+    });
     pods.subscribe({
       onUpsert: (pod, old) => this.#onPod(pod, old),
       onDelete: (pod) => this.#onPodGone(pod),
@@ -148,17 +154,18 @@ export class ServiceEndpoints {
   }
 
   #onPod(pod: Seen<Pod>, old: Seen<Pod> | undefined): void {
-    const { namespace = "", labels } = pod.metadata;
-    const service = labels?.[serviceLabel];
+    const { namespace = "" } = pod.metadata;
+    const service = serviceOf(pod);
+    const isMoved = old !== undefined && serviceOf(old) !== service;
+    if (isMoved) this.#onPodGone(old);
     if (service === undefined) return;
     const known = this.#get(namespace, service);
-    if (old === undefined) known.podCount++;
+    if (old === undefined || isMoved) known.podCount++;
     this.#attempt(namespace, service, () => known.source.upsert(pod));
   }
 
   #onPodGone(pod: Seen<Pod>): void {
-    const { namespace = "", labels } = pod.metadata;
-    const known = this.#known.get(`${namespace}/${labels?.[serviceLabel] ?? ""}`);
+    const known = this.#known.get(`${pod.metadata.namespace ?? ""}/${serviceOf(pod) ?? ""}`);
     if (known === undefined) return;
     known.source.remove(pod);
     known.podCount--;
@@ -204,6 +211,10 @@ export class ServiceEndpoints {
       this.#options.onError(environment, service, error);
     }
   }
+}
+
+function serviceOf({ metadata }: Seen<Pod>): string | undefined {
+  return metadata.labels?.[serviceLabel];
 }
 
 /** `recordMs`: the longest lease that the leader's record says that it reckons with. */

@@ -7,6 +7,7 @@
  * move of thousands of slots is written as a whole (R8), so its size is what etcd has to take.
  */
 
+import { createHash } from "node:crypto";
 import { deflateRawSync, inflateRawSync } from "node:zlib";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type {
@@ -25,6 +26,14 @@ export interface TableInstance {
   readonly address: string;
   readonly zone?: string;
   readonly state: "Starting" | "Serving" | "Draining" | "Unreachable";
+}
+
+/** The same for the same instances in the same order, whoever has written them. */
+export function instancesDigest(instances: readonly TableInstance[], servingInstances: number): string {
+  const fields = instances.map(({ id, podUid, address, zone, state }) => [id, podUid, address, zone, state]);
+  return createHash("sha1")
+    .update(JSON.stringify([servingInstances, ...fields]))
+    .digest("base64");
 }
 
 /** Neighbouring slots with one holder and one epoch. */

@@ -14,7 +14,7 @@ import type { KubeSlotStore } from "./kube-slot-store.ts";
 import type { Pod } from "./reconcile/kubernetes-object.ts";
 import type { Reflector } from "./reflector.ts";
 import type { Seen, SeenTable } from "./seen-objects.ts";
-import type { TableInstance } from "./slot-table-object.ts";
+import { instancesDigest, type TableInstance } from "./slot-table-object.ts";
 import { type WorkDone, WorkQueue, type WorkResult } from "./work-queue.ts";
 
 const writeIntervalMs = 1000;
@@ -36,8 +36,6 @@ export interface TableWriterOptions {
 export class TableWriter {
   readonly #options: TableWriterOptions;
   readonly queue: WorkQueue;
-  /** What this leader has written last, as text; by service. */
-  readonly #written = new Map<string, string>();
   readonly #watched = new Map<string, () => void>();
 
   constructor(options: TableWriterOptions) {
@@ -48,11 +46,16 @@ export class TableWriter {
 
   start(): void {
     const { services, stored, tables, store } = this.#options;
+    const onStored = ({ metadata: { namespace, name } }: SeenTable) => {
+      const key = `${namespace}/${name}`;
+      if (this.#watched.has(key)) this.#changed(key);
+    };
     stored.subscribe({
-      onDelete: ({ metadata: { namespace, name } }) => {
-        this.#written.delete(`${namespace}/${name}`);
-        if (this.#watched.has(`${namespace}/${name}`)) this.#changed(`${namespace}/${name}`);
+      // A write of the last leader may come late.
+      onUpsert: (table, old) => {
+        if (table.instances !== old?.instances) onStored(table);
       },
+      onDelete: onStored,
     });
     services.subscribe({
       onUpsert: ({ metadata: { namespace = "", name } }) => {
@@ -68,15 +71,13 @@ export class TableWriter {
         const key = `${namespace}/${name}`;
         this.#watched.get(key)?.();
         this.#watched.delete(key);
-        this.#written.delete(key);
         store.forget(namespace, name);
       },
     });
   }
 
-  /** What others have written meanwhile is not known. */
+  /** Nobody has written anything for a while, perhaps. */
   elected(): void {
-    this.#written.clear();
     for (const key of this.#watched.keys()) this.#changed(key);
   }
 
@@ -89,7 +90,7 @@ export class TableWriter {
   }
 
   async #write(key: string): Promise<WorkResult> {
-    const { tables, store, pods, isLeader, services } = this.#options;
+    const { tables, store, stored, pods, isLeader, services } = this.#options;
     const slash = key.indexOf("/");
     const [namespace, name] = [key.slice(0, slash), key.slice(slash + 1)];
     const table = tables.table(namespace, name);
@@ -101,14 +102,10 @@ export class TableWriter {
         const podUid = pods.get(namespace, id)?.metadata.uid;
         return { id, ...(podUid && { podUid }), address, ...(zone !== undefined && { zone }), state };
       });
-    const text = JSON.stringify(instances);
-    if (this.#written.get(key) === text) return;
     const servingInstances = instances.filter(({ state }) => state === "Serving").length;
-    await store.writeInstances(namespace, name, {
-      version: table.version,
-      servingInstances,
-      instances: instances.slice(0, listedInstancesMax),
-    });
-    this.#written.set(key, text);
+    const listed = instances.slice(0, listedInstancesMax);
+    // The copy may be behind: then what comes shows the difference.
+    if (stored.get(namespace, name)?.instances === instancesDigest(listed, servingInstances)) return;
+    await store.writeInstances(namespace, name, { version: table.version, servingInstances, instances: listed });
   }
 }

@@ -53,25 +53,29 @@ export class ApiServer {
         const content = structuredClone(table);
         return this.#request(process, () => this.#write(content, ifVersion), this.unansweredWriteRate);
       },
-      delete: (environment, service) =>
+      delete: (environment, service, ifVersion) =>
         this.#request(process, () => {
-          this.#tables.delete(`${environment}/${service}`);
+          this.#expect(environment, service, ifVersion);
+          this.lose(environment, service);
         }),
     };
   }
 
   #write(content: SlotTableContent, ifVersion: string | undefined): string {
     const { environment, service } = content;
-    const key = `${environment}/${service}`;
-    const found = this.#tables.get(key)?.version;
+    this.#expect(environment, service, ifVersion);
+    this.counts.writes++;
+    const version = `${++this.#writes}`;
+    this.#tables.set(`${environment}/${service}`, { ...content, version });
+    return version;
+  }
+
+  #expect(environment: string, service: string, ifVersion: string | undefined): void {
+    const found = this.#tables.get(`${environment}/${service}`)?.version;
     if (found !== ifVersion) {
       this.counts.conflicts++;
       throw new SlotStoreConflict(environment, service, ifVersion, found);
     }
-    this.counts.writes++;
-    const version = `${++this.#writes}`;
-    this.#tables.set(key, { ...content, version });
-    return version;
   }
 
   #request<Result>(process: SimProcess, apply: () => Result, unansweredRate = 0): Promise<Result> {

@@ -73,8 +73,8 @@ export class FaultyStore implements SlotStore {
     });
   }
 
-  delete(environment: string, service: string): Promise<void> {
-    return this.#request(() => this.inner.delete(environment, service));
+  delete(environment: string, service: string, ifVersion: string | undefined): Promise<void> {
+    return this.#request(() => this.inner.delete(environment, service, ifVersion));
   }
 
   /** Writes that were on their way arrive, whatever they find. */

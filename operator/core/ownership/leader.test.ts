@@ -129,7 +129,7 @@ describe("epochs", () => {
     const a = world.add("a");
     await world.run(2000);
     const { epoch } = world.row(0);
-    await world.store.delete("dev", "chat");
+    world.store.inner.lose("dev", "chat");
     world.wallOffsetMs = -500_000;
     const b = world.add("b");
     world.end(a);
@@ -525,6 +525,20 @@ describe("evidence", () => {
     await world.run(100);
     expect(late.isConnected).toBe(false);
     expect(late.refusals.at(0)).toMatchObject({ reason: "LEASE_LAPSED" });
+  });
+
+  it("of an end that was told by a clock which has been set back refuses nobody once it is told anew", async () => {
+    const world = new LeaderWorld({ slots: 1 });
+    await world.run(100);
+    const key = { environment: "dev", service: "chat", instance: "a" };
+    world.know("a");
+    for (const process of ["app", "agent"] as const) world.leader.processEnded(key, process, 10_000);
+    const a = world.add("a", { appStartedAt: 5000, agentStartedAt: 4000 });
+    await world.run(100);
+    expect(a.isConnected).toBe(false);
+    for (const process of ["app", "agent"] as const) world.leader.processEnded(key, process, 4000);
+    await world.run(leaseMs);
+    expect(world.row(0).holder).toBe("a");
   });
 
   it("of an end is not kept for another instance of the same name", async () => {
@@ -995,6 +1009,32 @@ describe("the store", () => {
     expect(world.errors).toMatchObject([{ name: "SlotStoreConflict" }]);
   });
 
+  it("that has lost the table gets it back as soon as the leader hears of it", async () => {
+    const world = new LeaderWorld({ slots: 2 });
+    const a = world.add("a");
+    await world.run(3000);
+    const before = await world.store.inner.read("dev", "chat");
+    world.store.inner.lose("dev", "chat");
+    world.leader.tableGone("dev", "chat");
+    await world.run(100);
+    expect((await world.store.inner.read("dev", "chat"))?.rows).toEqual(before?.rows);
+    // Also while a write is under way that comes before.
+    world.store.delayMs = () => 20;
+    world.add("b");
+    await world.run(25);
+    world.store.inner.lose("dev", "chat");
+    world.leader.tableGone("dev", "chat");
+    await world.run(2000);
+    expect(await world.store.inner.read("dev", "chat")).toBeDefined();
+    expect(a.isConnected).toBe(true);
+    // What comes late changes nothing.
+    const { writes } = world.store;
+    const written = writes.length;
+    world.leader.tableGone("dev", "chat");
+    await world.run(3000);
+    expect(writes.length).toBe(written);
+  });
+
   it("that fails is asked again with growing pauses, and no more often", async () => {
     const world = new LeaderWorld({ slots: 1 });
     await world.settle();
@@ -1037,6 +1077,42 @@ describe("a service", () => {
       await world.run(proof === "process" ? 100 : 2000);
       expect(b.grants.length, proof).toBe(2);
       expect(b.grants[0]?.epoch).toBeGreaterThan(epoch);
+    }
+  });
+
+  it("that is removed before its table was read gives, declared anew, no slot while one from before may be held", async () => {
+    const world = new LeaderWorld({ slots: 2 });
+    const a = world.add("a", { staysAway: true });
+    await world.run(1000);
+    a.partition();
+    world.stopLeader();
+    world.store.delayMs = () => 200;
+    world.startLeader();
+    await world.run(50);
+    world.leader.removeService("dev", "chat");
+    world.leader.declareService("dev", "chat", world.policy);
+    const b = world.add("b");
+    await world.run(leaseMs - 1500);
+    expect(b.grants).toEqual([]);
+    await world.run(3000);
+    expect(b.grants.length).toBe(2);
+  });
+
+  it("is not deleted by a leader whose time is over: the table may be the next one's", async () => {
+    for (const isRead of [true, false]) {
+      const world = new LeaderWorld({ slots: 2 });
+      if (isRead) await world.run(1000);
+      world.store.delayMs = () => 500;
+      world.leader.removeService("dev", "chat");
+      world.stopLeader();
+      world.store.delayMs = () => 1;
+      world.startLeader();
+      const b = world.add("b");
+      await world.run(200);
+      expect(b.grants.length).toBe(2);
+      // Before the next leader has written it again for another reason.
+      await world.run(400);
+      expect(await world.store.inner.read("dev", "chat"), `read before: ${isRead}`).toBeDefined();
     }
   });
 

@@ -125,7 +125,7 @@ export class OwnershipLeader {
         random,
         store,
         holdersMax,
-        isLeaderAt,
+        isLeaderAt: (reading) => !this.#isClosed && isLeaderAt(reading),
         nextWriter: () => `${this.#name}.${++this.#writes}`,
         isOwn: (writer) => writer.startsWith(`${this.#name}.`),
         onSlots,
@@ -157,6 +157,14 @@ export class OwnershipLeader {
       if (this.#removing.get(key) === removing) this.#removing.delete(key);
     });
     this.#removing.set(key, removing);
+  }
+
+  /**
+   * Somebody has deleted the service's table: it is written anew at once, since the next leader would believe that nobody
+   * holds anything. May be said of one that is there.
+   */
+  tableGone(environment: string, service: string): void {
+    this.#of({ environment, service })?.tableGone();
   }
 
   /** The source knows the instance: only such ones are given slots. Draining: all its slots are moved away. */

@@ -247,8 +247,8 @@ export class ServiceSlots {
   /** Those that began before `endedBefore`; infinity: all that have registered so far. */
   processEnded(instance: string, process: InstanceProcess, endedBefore: number): void {
     if (Number.isFinite(endedBefore)) {
-      const record = this.#record(instance);
-      record.endedBefore[process] = Math.max(record.endedBefore[process], endedBefore);
+      // What was said last: a clock that was set back may have made more of it before.
+      this.#record(instance).endedBefore[process] = endedBefore;
     } else if (!this.#isLoaded) {
       this.#endedEarly.set(instance, (this.#endedEarly.get(instance) ?? new Set()).add(process));
     }
@@ -258,6 +258,12 @@ export class ServiceSlots {
     }
     if (record !== undefined) this.#dropUnused(record);
     if (this.#removed !== undefined) endedOfRemoved(this.#removed, instance, process, endedBefore);
+    this.#touch();
+  }
+
+  /** Somebody has deleted the table, as the source has heard. */
+  tableGone(): void {
+    this.#file.suspect();
     this.#touch();
   }
 
@@ -277,7 +283,7 @@ export class ServiceSlots {
     });
     for (const holder of this.#holders.values()) holder.disconnect(error);
     try {
-      await this.#file.delete();
+      await this.#file.delete(() => this.#context.isLeaderAt(this.#context.leaseClock.read()));
     } catch (thrown) {
       this.#context.onError(this.environment, this.service, thrown);
     }
@@ -296,6 +302,8 @@ export class ServiceSlots {
       if (row.holder !== undefined && row.mayHaveRun) add(row.holder);
       for (const former of row.after) add(former.holder);
     }
+    // Nobody has read who had them.
+    if (!this.#isLoaded) instances.set(nobody, { ended: new Set(), startedAt: { app: 0, agent: 0 } });
     if (instances.size === 0) return undefined;
     return {
       at: this.#context.leaseClock.read(),

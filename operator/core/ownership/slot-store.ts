@@ -110,7 +110,8 @@ export interface SlotStore {
    * been, or may be still.
    */
   write(table: SlotTableContent, ifVersion: string | undefined): Promise<string>;
-  delete(environment: string, service: string): Promise<void>;
+  /** Deletes the table if `ifVersion` is its version, as `write` replaces it. */
+  delete(environment: string, service: string, ifVersion: string | undefined): Promise<void>;
 }
 
 /** The table is not the one that its writer had seen. */
@@ -138,15 +139,24 @@ export class MemorySlotStore implements SlotStore {
 
   async write(table: SlotTableContent, ifVersion: string | undefined): Promise<string> {
     const { environment, service } = table;
-    const key = `${environment}/${service}`;
-    const found = this.#tables.get(key)?.version;
-    if (found !== ifVersion) throw new SlotStoreConflict(environment, service, ifVersion, found);
+    this.#expect(environment, service, ifVersion);
     const version = `${++this.#writes}`;
-    this.#tables.set(key, { ...table, version });
+    this.#tables.set(`${environment}/${service}`, { ...table, version });
     return version;
   }
 
-  async delete(environment: string, service: string): Promise<void> {
+  async delete(environment: string, service: string, ifVersion: string | undefined): Promise<void> {
+    this.#expect(environment, service, ifVersion);
+    this.lose(environment, service);
+  }
+
+  /** Deletes it whatever it is. */
+  lose(environment: string, service: string): void {
     this.#tables.delete(`${environment}/${service}`);
+  }
+
+  #expect(environment: string, service: string, ifVersion: string | undefined): void {
+    const found = this.#tables.get(`${environment}/${service}`)?.version;
+    if (found !== ifVersion) throw new SlotStoreConflict(environment, service, ifVersion, found);
   }
 }

@@ -39,6 +39,8 @@ export class TableFile {
   #isClosed = false;
   #isBusy = false;
   #mustRead = true;
+  /** To be read when what is under way is over. */
+  #isSuspect = false;
   #version: string | undefined;
   #attempt: { readonly writer: string; readonly change: number } | undefined;
   /** Changes, counted: all; the last that somebody waits for; the last that the store has. */
@@ -77,6 +79,12 @@ export class TableFile {
     return this.#change;
   }
 
+  /** Somebody else may have touched it: it is read again before anything else is done. */
+  suspect(): void {
+    if (this.#isBusy) this.#isSuspect = true;
+    else this.#mustRead = true;
+  }
+
   /** Begins what is due. */
   proceed(): void {
     const { clock, store, environment, service } = this.#options;
@@ -100,12 +108,22 @@ export class TableFile {
     this.#isClosed = true;
   }
 
-  /** Closes, and deletes the table when nothing is under way. Rejects as the store does. */
-  async delete(): Promise<void> {
+  /**
+   * Closes, and deletes the table when nothing is under way, if it is the one that is known here. One that was not read
+   * yet is taken for the last leader's if this one leads when it is (`isLeader`): after that it may be the next one's.
+   * Rejects as the store does.
+   */
+  async delete(isLeader: () => boolean): Promise<void> {
     this.close();
     if (this.#isBusy) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
-    const { store, environment, service } = this.#options;
-    await store.delete(environment, service);
+    const { store, environment, service, isOwn } = this.#options;
+    if (this.#mustRead) {
+      const stored = await store.read(environment, service);
+      const isKnown = stored !== undefined && (stored.version === this.#version || isOwn(stored.writer));
+      if (!isKnown && !isLeader()) return;
+      this.#version = stored?.version;
+    }
+    await store.delete(environment, service, this.#version);
   }
 
   #write(): void {
@@ -156,6 +174,8 @@ export class TableFile {
       this.#whenIdle?.();
       if (this.#isClosed) return;
       apply();
+      if (this.#isSuspect) this.#mustRead = true;
+      this.#isSuspect = false;
       this.#options.onSettled();
     };
     request.then(

@@ -44,6 +44,11 @@ describe("what is proven", () => {
     ],
     ["it was started again", { app: restarted("app", 9000, 9000) }, { app: 8000, agent: undefined }],
     [
+      "it was started again, by a clock that has been set back: nothing of what runs now",
+      { app: restarted("app", 9000, 2000), agent: restarted("lever-agent", 9000, 3000) },
+      { app: 2000, agent: 3000 },
+    ],
+    [
       "of two ends the later",
       { app: { ...ended("app", 20_000), lastState: { terminated: { finishedAt: at(9000) } } } },
       { app: 19_000, agent: undefined },

@@ -50,10 +50,15 @@ export function statusOf({ status }: Pod, container: string): ContainerStatus | 
   );
 }
 
-/** Its own end, or that of the one before it. Later ends imply the earlier ones. */
+/**
+ * Its own end, or that of the one before it. Later ends imply the earlier ones. Nothing is said of what runs now, though
+ * the node's clock was set back since the end.
+ */
 function endedBefore(status: ContainerStatus | undefined): number | undefined {
   const ends = [status?.state?.terminated, status?.lastState?.terminated].flatMap((end) => finishedAt(end) ?? []);
-  return ends.length === 0 ? undefined : Math.max(...ends) - marginMs;
+  if (ends.length === 0) return undefined;
+  const runsSince = timestampMs(status?.state?.running?.startedAt) ?? Number.POSITIVE_INFINITY;
+  return Math.min(Math.max(...ends) - marginMs, runsSince);
 }
 
 /** When the kubelet saw it end. */
