@@ -65,14 +65,15 @@ const effectTexts: Readonly<Record<Effect, string>> = {
   unknown: "the method may have run",
 };
 
-/** What happened, whose turn it is and whether the method ran, and what to do. */
+/** What happened, whose turn it is and whether the method ran, and what to do: `details.remedy` where the error knows better. */
 export function errorText(error: unknown, colours: Pick<typeof pc, "red" | "bold">): string {
   if (MethodError.is(error)) return `${colours.red("the method's error")}: ${jsonOf(error.value)}`;
-  const { reason, rawMessage, kind, code, effect } = LeverError.from(error);
+  const { reason, rawMessage, kind, code, effect, details } = LeverError.from(error);
+  const remedy = (details as { readonly remedy?: unknown } | undefined)?.remedy;
   const lines = [
     `${colours.red(reason)}: ${rawMessage}`,
     `  ${kind} error, ${code}; ${effectTexts[effect]} (effect: ${effect})`,
-    `  ${reason === "METHOD_KIND_MISMATCH" ? kindRemedy : catalogue[reason].remedy}`,
+    `  ${typeof remedy === "string" ? remedy : reason === "METHOD_KIND_MISMATCH" ? kindRemedy : catalogue[reason].remedy}`,
   ];
   return (reason === "CANCELLED" ? lines.slice(0, 2) : lines).join("\n");
 }
