@@ -81,13 +81,9 @@ beforeAll(async () => {
   const everythingFile = path.join(directory, "everything.yaml");
   await writeFile(everythingFile, everything);
   cases = { default: [], ha: ["--values", haValues], everything: ["--values", everythingFile] };
-  await makeLeverNamespace();
 });
 
-afterAll(async () => {
-  await kubectl(["delete", "crd", "servicemonitors.monitoring.coreos.com", "--ignore-not-found"]);
-  await rm(directory, { recursive: true });
-});
+afterAll(() => rm(directory, { recursive: true }));
 
 const render = (name: string, kubeVersion = "1.34.0") =>
   helm([
@@ -111,12 +107,17 @@ describe.each(["default", "ha", "everything"])("with the values %s", (name) => {
     const objects = text.split(/^---\n/m).filter((each) => !each.includes("kind: CustomResourceDefinition"));
     await expect(objects.join("---\n")).toMatchFileSnapshot(`rendered/${name}.yaml`);
   });
+});
 
-  test("the API server takes all of it, and finds it restricted enough", async () => {
-    if (name === "everything") {
-      await kubectl(["apply", "--filename=-"], { input: serviceMonitors });
-      await kubectl(["wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com"]);
-    }
+describe("the API server takes all of it, and finds it restricted enough,", () => {
+  beforeAll(async () => {
+    await makeLeverNamespace();
+    await kubectl(["apply", "--filename=-"], { input: serviceMonitors });
+    await kubectl(["wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com"]);
+  });
+  afterAll(() => kubectl(["delete", "crd", "servicemonitors.monitoring.coreos.com"]));
+
+  test.each(["default", "ha", "everything"])("with the values %s", async (name) => {
     const flags = ["--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "--filename=-"];
     const { exitCode, stdout, stderr } = await kubectlResult(["apply", ...flags], { input: await render(name) });
     expect(stderr).toBe("");
