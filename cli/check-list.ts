@@ -3,6 +3,7 @@
 import type { Check } from "@leveros/operator/admin/admin-report.ts";
 import { LeverError } from "leveros";
 import type pc from "picocolors";
+import { remedyOf } from "./output.ts";
 
 export interface ListedCheck extends Check {
   /** It is not well, and nothing is broken: the exit code stays 0. */
@@ -50,8 +51,8 @@ export class CheckList {
 
 export function verdictOf(thrown: unknown): Verdict {
   const error = LeverError.from(thrown);
-  const remedy = (error.details as { readonly remedy?: unknown } | undefined)?.remedy;
-  const text = typeof remedy === "string" ? `${error.rawMessage}. ${remedy}` : error.rawMessage;
+  const remedy = remedyOf(error);
+  const text = remedy === undefined ? error.rawMessage : `${error.rawMessage}. ${remedy}`;
   return error.code === "PERMISSION_DENIED" ? { warning: `it cannot be looked at: ${text}` } : { failed: text };
 }
 

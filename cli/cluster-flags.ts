@@ -47,5 +47,3 @@ export function isAboutCluster(
     { effect: "none" },
   );
 }
-
-export const clusterHelp = `With --context, -n, --kubeconfig or LEVER_CONTEXT it is about a cluster, as whoever the kubeconfig says, by a port-forward.`;

@@ -16,6 +16,7 @@ import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.
 import { leavingMax, rebalancingMax } from "@leveros/operator/core/ownership/service-slots.ts";
 import { watchedFoldersMax } from "@leveros/operator/local/folder-watch.ts";
 import { replicasMax as localReplicasMax, replacementMsMax } from "@leveros/operator/local/local-workload.ts";
+import { allowedCallersMax, exposedMethodsMax } from "@leveros/protocol/control/access.ts";
 import {
   defaultServicePolicy,
   instancesPerServiceMax,
@@ -107,6 +108,8 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "calls that run in an instance", value: count(service.inFlightPerInstance), setBy: "spec.limits.inFlightPerInstance", gives: "OVERLOADED; tried elsewhere" },
       { what: "channels open with an instance", value: count(service.channelsPerInstance), setBy: "spec.limits.channelsPerInstance", gives: "OVERLOADED; tried elsewhere" },
       { what: "time of a call whose caller sets none", value: time(methods[0]?.timeoutMs ?? 0), setBy: `spec.methods, at most ${time(timeoutMillisecondsMax)}`, gives: "DEADLINE_EXCEEDED" },
+      { what: "callers of other environments", value: count(allowedCallersMax), setBy: "spec.access.callers", gives: "the manifest is refused" },
+      { what: "methods that the gateway exposes", value: count(exposedMethodsMax), setBy: "spec.access.gateway.methods", gives: "the manifest is refused" },
       { what: "time that an instance has to end", value: time(gracePeriodSecondsDefault * 1000), setBy: `spec.template.spec.terminationGracePeriodSeconds, at least ${time(gracePeriodSecondsMin * 1000)}`, gives: "what runs still is killed" },
     ],
   ],

@@ -41,8 +41,8 @@ Everything is done as the user of the kubeconfig, by port-forwards through the A
 
 | command | needs the right to | in namespace |
 |---|---|---|
-| \`services\`, \`endpoints\`, \`resources\`, \`explain\`, \`check\` | get deployments, list pods, create pods/portforward | the operator's (\`--operator-namespace\`, lever-system) |
-| \`invoke\`, \`chan\`, \`bench\` | list pods, create pods/portforward | the called service's |
+| \`services\`, \`endpoints\`, \`resources\`, \`explain\`, \`check\` | get deployments, list pods, get and create pods/portforward | the operator's (\`--operator-namespace\`, lever-system) |
+| \`invoke\`, \`chan\`, \`bench\` | list pods, get and create pods/portforward | the called service's |
 | \`scale\` | get leverservices, patch leverservices/scale | the service's |
 | \`evict\` | create pods/eviction, and those of \`endpoints\` | the instance's |
 

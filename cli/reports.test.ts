@@ -65,6 +65,30 @@ test("endpoints", () => {
   expect(endpointsText([{ ...report, endpoints: [] }])).toBe("no instances");
 });
 
+test("endpoints of a cluster, with why one does not serve", () => {
+  const endpoint: EndpointReport = {
+    instance: "chat-6d5f-x7k2m",
+    state: "Starting",
+    address: "",
+    zone: "a",
+    slots: 0,
+    pid: null,
+    restarts: 2,
+    adminPort: 3838,
+    isAttached: false,
+    node: "node-1",
+    podUid: "1-2-3",
+    problem: "container app ends again and again.",
+  };
+  const report = { ...names, version: 7, policy: defaultServicePolicy, endpoints: [endpoint] };
+  expect(endpointsText([report])).toBe(
+    [
+      "SERVICE   INSTANCE         STATE     ADDRESS  NODE    ZONE  SLOTS  RESTARTS  WHY",
+      "dev/chat  chat-6d5f-x7k2m  Starting  -        node-1  a     0      2         container app ends again and again.",
+    ].join("\n"),
+  );
+});
+
 test("resources, with what nobody holds last", () => {
   const runs = Array.from({ length: 10 }, (_, n): [number, number] => [3 * n, 3 * n + (n % 2)]);
   const holder = (part: Partial<HolderReport>): HolderReport => ({

@@ -6,7 +6,7 @@ import { conditionOf, type Pod } from "@leveros/operator/kube/reconcile/kubernet
 import { statusOf } from "@leveros/operator/kube/reconcile/process-end.ts";
 import { serviceLabel } from "@leveros/operator/kube/reconcile/wanted-deployment.ts";
 import { LeverError } from "leveros";
-import type { Cluster } from "./cluster.ts";
+import { type Cluster, rightTo } from "./cluster.ts";
 
 export type FoundPod = Pod & KubeObject & { readonly metadata: { readonly namespace: string } };
 
@@ -24,7 +24,7 @@ export async function agentPods(
 ): Promise<FoundPod[]> {
   const { items } = await cluster.explained(
     cluster.api.list<FoundPod>(pods, { namespace, labelSelector: serviceLabel, limit: podsMax }),
-    { verb: "list", group: pods.group, resource: pods.plural, namespace },
+    rightTo("list", pods, namespace),
   );
   const ranked = items
     .map((pod) => ({ pod, rank: rankOf(pod, service), chance: random() }))

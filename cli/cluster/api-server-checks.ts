@@ -4,7 +4,7 @@ import { customKinds, customResourceDefinition } from "@leveros/operator/api/crd
 import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import { type KubeObject, leases, type ResourceKind } from "@leveros/operator/kube/kube-object.ts";
 import type { CheckList, Verdict } from "../check-list.ts";
-import type { Cluster } from "./cluster.ts";
+import { type Cluster, rightTo } from "./cluster.ts";
 
 /** Native sidecars are on from here. */
 const minorMin = 29;
@@ -70,12 +70,10 @@ export async function nodeClockChecks(list: CheckList, cluster: Cluster, clock: 
   list.heading("clocks");
   const namespace = "kube-node-lease";
   await list.look("the nodes' clocks agree with the API server's", async () => {
-    const { items } = await cluster.explained(cluster.api.list<NodeLease>(leases, { namespace }), {
-      verb: "list",
-      group: leases.group,
-      resource: leases.plural,
-      namespace,
-    });
+    const { items } = await cluster.explained(
+      cluster.api.list<NodeLease>(leases, { namespace }),
+      rightTo("list", leases, namespace),
+    );
     const nowMs = clock.now();
     const off = items.flatMap(({ metadata, spec }) => {
       const aheadMs = Date.parse(spec?.renewTime ?? "") - nowMs;
@@ -114,11 +112,10 @@ export async function definitionChecks(list: CheckList, cluster: Cluster, isInst
     const isWell = await list.look(what, async () => {
       let found: Definition;
       try {
-        found = await cluster.explained(cluster.api.get<Definition>(customResourceDefinitions, { name }), {
-          verb: "get",
-          group: customResourceDefinitions.group,
-          resource: customResourceDefinitions.plural,
-        });
+        found = await cluster.explained(
+          cluster.api.get<Definition>(customResourceDefinitions, { name }),
+          rightTo("get", customResourceDefinitions),
+        );
       } catch (error) {
         if (!KubeError.is(error)) throw error;
         if (!isInstalled) return undefined;

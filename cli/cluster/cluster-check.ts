@@ -17,7 +17,7 @@ import { leaseNameDefault } from "@leveros/operator/kube/kube-operator.ts";
 import { leaderLeaseMs } from "@leveros/operator/kube/leader-election.ts";
 import type { Deployment, LeverServiceObject, Pod } from "@leveros/operator/kube/reconcile/kubernetes-object.ts";
 import { serviceLabel } from "@leveros/operator/kube/reconcile/wanted-deployment.ts";
-import type { CheckList, Verdict } from "../check-list.ts";
+import { type CheckList, type Verdict, verdictOf } from "../check-list.ts";
 import type { ClusterFlags } from "../cluster-flags.ts";
 import { version } from "../version.ts";
 import {
@@ -27,7 +27,7 @@ import {
   type ServerClock,
   shortList,
 } from "./api-server-checks.ts";
-import { Cluster } from "./cluster.ts";
+import { Cluster, rightTo } from "./cluster.ts";
 import { ClusterOperator } from "./cluster-operator.ts";
 import { installChecks } from "./install-checks.ts";
 import { isReady, type OperatorPod, operatorReplicas, type Replicas } from "./operator-pods.ts";
@@ -119,12 +119,10 @@ class InstallationCheck {
     await this.#list.look("one of them leads, and its Lease is fresh", async () => {
       let lease: Lease;
       try {
-        lease = await this.#cluster.explained(api.get<Lease>(leases, { namespace, name: leaseNameDefault }), {
-          verb: "get",
-          group: leases.group,
-          resource: leases.plural,
-          namespace,
-        });
+        lease = await this.#cluster.explained(
+          api.get<Lease>(leases, { namespace, name: leaseNameDefault }),
+          rightTo("get", leases, namespace),
+        );
       } catch (error) {
         if (!KubeError.is(error)) throw error;
         return { failed: "There is no Lease: no replica was ever elected. Their logs say why." };
@@ -197,12 +195,10 @@ class InstallationCheck {
     await this.#list.look("the CA that agents and operator trust is there, and lasts", async () => {
       let found: KubeObject & { readonly data?: Readonly<Record<string, string>> };
       try {
-        found = await this.#cluster.explained(api.get(configMaps, { namespace, name: trustConfigMap }), {
-          verb: "get",
-          group: "",
-          resource: "configmaps",
-          namespace,
-        });
+        found = await this.#cluster.explained(
+          api.get(configMaps, { namespace, name: trustConfigMap }),
+          rightTo("get", configMaps, namespace),
+        );
       } catch (error) {
         if (!KubeError.is(error)) throw error;
         return {
@@ -228,7 +224,7 @@ class InstallationCheck {
     this.#list.heading("lever-gateway");
     let wanted = 0;
     await this.#list.look("the gateway is ready, or not installed", async () => {
-      const right = { verb: "get", group: deployments.group, resource: deployments.plural, namespace };
+      const right = rightTo("get", deployments, namespace);
       const asked = api.get<Deployment & KubeObject>(deployments, { namespace, name: gatewayDeployment });
       const found = await this.#cluster.explained(asked, right).catch((error: unknown) => {
         if (!KubeError.is(error)) throw error;
@@ -247,9 +243,13 @@ class InstallationCheck {
   async #serviceChecks(): Promise<void> {
     const list = this.#list;
     const namespace = this.#namespace;
-    const { checks } = await this.#operator.ask<CheckReport>("check");
-    list.add(checks.filter(({ category }) => namespace === undefined || category.startsWith(`${namespace}/`)));
     list.heading("lever-services");
+    try {
+      const { checks } = await this.#operator.ask<CheckReport>("check");
+      list.add(checks.filter(({ category }) => namespace === undefined || category.startsWith(`${namespace}/`)));
+    } catch (error) {
+      return list.say("the operator says how services are", verdictOf(error));
+    }
     await list.look("the tables have the pods that there are", () => agreed(() => this.#tablesVerdict()));
     await list.look("agents are those of the operator's version", async () => {
       const { items } = await this.#listed<LeverServiceObject & KubeObject>(leverServices);
@@ -293,12 +293,10 @@ class InstallationCheck {
 
   #listed<T extends KubeObject>(kind: ResourceKind, labelSelector?: string) {
     const namespace = this.#namespace;
-    return this.#cluster.explained(this.#cluster.api.list<T>(kind, { namespace, labelSelector }), {
-      verb: "list",
-      group: kind.group,
-      resource: kind.plural,
-      namespace,
-    });
+    return this.#cluster.explained(
+      this.#cluster.api.list<T>(kind, { namespace, labelSelector }),
+      rightTo("list", kind, namespace),
+    );
   }
 }
 

@@ -5,8 +5,10 @@ import { OperatorServer } from "@leveros/operator/discovery/operator-server.ts";
 import { type KubeObject, leverServices } from "@leveros/operator/kube/kube-object.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { LeverError } from "leveros";
+import pc from "picocolors";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { exitCodeOf } from "../exit-code.ts";
+import { errorText } from "../output.ts";
 import { Cluster } from "./cluster.ts";
 import { ClusterOperator } from "./cluster-operator.ts";
 import { KubeServer } from "./kube-server.fixture.ts";
@@ -139,7 +141,7 @@ describe("what is wrong is said with what to do", () => {
     expect(error).toMatchObject({ code: "PERMISSION_DENIED" });
     expect(error.details).toMatchObject({
       remedy:
-        'Have somebody grant you in namespace lever-system: apiGroups: [""], resources: ["pods/portforward"], verbs: ["create"].',
+        'Have somebody grant you in namespace lever-system: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"].',
     });
     expect(exitCodeOf(error)).toBe(2);
   });
@@ -167,6 +169,7 @@ describe("what is wrong is said with what to do", () => {
     kube.pod("lever-system", "operator-a", { app: "lever-operator" });
     const error = await failure(operator.ask("listServices", [], 100));
     expect(error.rawMessage).toMatch(/operator-a.*error forwarding port 3839/);
+    expect(errorText(error, pc.createColors(false))).toMatch(/is older than this command: `kubectl rollout restart`/);
   }, 40_000);
 });
 

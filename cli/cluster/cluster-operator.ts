@@ -15,7 +15,7 @@ import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import { type KubeObject, leverServices, pods } from "@leveros/operator/kube/kube-object.ts";
 import { type Client, LeverError } from "leveros";
 import { type Operator, operatorUrl } from "../operator.ts";
-import type { Cluster } from "./cluster.ts";
+import { type Cluster, type Right, rightTo } from "./cluster.ts";
 import { type ForwardedPod, forwardedClient } from "./forwarded-client.ts";
 import { isReady, operatorReplicas } from "./operator-pods.ts";
 
@@ -126,7 +126,8 @@ export class ClusterOperator implements Operator, AsyncDisposable {
         },
       );
     });
-    await this.#found(asked, "create", pods.group, "pods/eviction", environment, `pod ${instance}`);
+    const right = rightTo("create", pods, environment, "eviction");
+    await this.#found(asked, right, `pod ${instance}`);
     const untilMs = performance.now() + evictTimeoutMs;
     const known = new Set(before.map(({ id }) => id));
     for (;;) {
@@ -153,17 +154,11 @@ export class ClusterOperator implements Operator, AsyncDisposable {
     const { api } = this.#cluster;
     const name = { namespace: environment, name: service };
     const what = `LeverService ${service}`;
-    const { group, plural } = leverServices;
-    const found = await this.#found(
-      api.get<KubeObject & { readonly spec?: { readonly replicas?: number } }>(leverServices, name),
-      "get",
-      group,
-      plural,
-      environment,
-      what,
-    );
+    const right = rightTo("get", leverServices, environment);
+    type Scaled = KubeObject & { readonly spec?: { readonly replicas?: number } };
+    const found = await this.#found(api.get<Scaled>(leverServices, name), right, what);
     const patched = api.mergePatch(leverServices, name, { spec: { replicas } }, { subresource: "scale" });
-    await this.#found(patched, "patch", group, `${plural}/scale`, environment, what);
+    await this.#found(patched, rightTo("patch", leverServices, environment, "scale"), what);
     return { environment, service, before: found.spec?.replicas ?? 1, after: replicas };
   }
 
@@ -185,19 +180,12 @@ export class ClusterOperator implements Operator, AsyncDisposable {
     );
   }
 
-  async #found<Answer>(
-    asked: Promise<Answer>,
-    verb: string,
-    group: string,
-    resource: string,
-    namespace: string,
-    what: string,
-  ): Promise<Answer> {
+  async #found<Answer>(asked: Promise<Answer>, right: Right, what: string): Promise<Answer> {
     try {
-      return await this.#cluster.explained(asked, { verb, group, resource, namespace });
+      return await this.#cluster.explained(asked, right);
     } catch (error) {
       if (!KubeError.is(error)) throw error;
-      throw new LeverError("SERVICE_NOT_FOUND", `there is no ${what} in namespace ${namespace}`, {
+      throw new LeverError("SERVICE_NOT_FOUND", `there is no ${what} in namespace ${right.namespace}`, {
         effect: "none",
         cause: error,
       });

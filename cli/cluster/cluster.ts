@@ -7,7 +7,7 @@ import { HttpsTransport } from "@leveros/operator/kube/https-transport.ts";
 import { KubeClient } from "@leveros/operator/kube/kube-client.ts";
 import { loadKubeConfig, namespaceOf } from "@leveros/operator/kube/kube-config.ts";
 import { KubeError } from "@leveros/operator/kube/kube-error.ts";
-import { type ObjectName, pods } from "@leveros/operator/kube/kube-object.ts";
+import { type ObjectName, pods, type ResourceKind } from "@leveros/operator/kube/kube-object.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { isDnsLabel } from "@leveros/protocol/target/lever-url.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
@@ -18,7 +18,7 @@ import { portForward } from "./port-forward.ts";
 
 /** What was tried, as a rule of RBAC names it. */
 export interface Right {
-  readonly verb: string;
+  readonly verbs: readonly string[];
   /** Empty: the core group. */
   readonly group: string;
   /** With its subresource: `pods/portforward`. */
@@ -28,6 +28,16 @@ export interface Right {
 }
 
 const versionTimeoutMs = 10_000;
+
+export function rightTo(
+  verb: string,
+  { group, plural }: ResourceKind,
+  namespace?: string,
+  subresource?: string,
+): Right {
+  const resource = subresource === undefined ? plural : `${plural}/${subresource}`;
+  return { verbs: [verb], group, resource, namespace };
+}
 
 type Config = ReturnType<typeof loadKubeConfig>;
 
@@ -63,7 +73,8 @@ export class Cluster implements Disposable {
   /** A connection to a port of a pod's loopback address. Whether anybody listens there is known when it ends. */
   forward(pod: ObjectName & { readonly namespace: string }, port: number, signal?: AbortSignal): Promise<Transport> {
     return this.explained(portForward(this.#config, pod, port, signal), {
-      verb: "create",
+      // A WebSocket begins as a GET, which servers before 1.35 go by; those since then by both.
+      verbs: ["get", "create"],
       group: pods.group,
       resource: "pods/portforward",
       namespace: pod.namespace,
@@ -92,7 +103,7 @@ export class Cluster implements Disposable {
       const wallMs = Date.parse(response.date ?? "");
       return { gitVersion: String(body.gitVersion), wallMs: Number.isNaN(wallMs) ? undefined : wallMs };
     };
-    return this.explained(read(), { verb: "get", group: "", resource: "/version" });
+    return this.explained(read(), { verbs: ["get"], group: "", resource: "/version" });
   }
 
   /** `asked`, its KubeError as a LeverError. A 404 stays as it is: what that means is known to who asked. */
@@ -120,7 +131,7 @@ export class Cluster implements Disposable {
       return problem(
         `the API server refuses it: ${error.said?.message ?? error.message}`,
         `Have somebody grant you ${namespace === undefined ? "by a ClusterRole" : `in namespace ${namespace}`}: ` +
-          `apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${right.verb}"].`,
+          `apiGroups: ["${group}"], resources: ["${resource}"], verbs: ${JSON.stringify(right.verbs).replaceAll(",", ", ")}.`,
         "IDENTITY_DENIED",
       );
     }

@@ -4,7 +4,7 @@ import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import { deployments, type KubeObject, type ResourceKind } from "@leveros/operator/kube/kube-object.ts";
 import type { CheckList } from "../check-list.ts";
 import { apiServerChecks, definitionChecks, nodeClockChecks, shortList } from "./api-server-checks.ts";
-import type { Cluster, Right } from "./cluster.ts";
+import { type Cluster, type Right, rightTo } from "./cluster.ts";
 import { operatorDeployment } from "./operator-pods.ts";
 
 const namespaces: ResourceKind = {
@@ -40,18 +40,18 @@ const namespacedKinds: readonly (readonly [group: string, resource: string])[] =
 ];
 /** What the operator's ClusterRole gives: nobody may give what he does not have, unless he may `escalate`. */
 const operatorRights: readonly Right[] = [
-  { verb: "watch", group: "leveros.dev", resource: "leverservices" },
-  { verb: "patch", group: "leveros.dev", resource: "leverservices/status" },
-  { verb: "update", group: "leveros.dev", resource: "leverendpointtables" },
-  { verb: "patch", group: "apps", resource: "deployments" },
-  { verb: "watch", group: "apps", resource: "replicasets" },
-  { verb: "watch", group: "", resource: "pods" },
-  { verb: "watch", group: "", resource: "nodes" },
-  { verb: "create", group: "", resource: "configmaps" },
-  { verb: "create", group: "events.k8s.io", resource: "events" },
-  { verb: "create", group: "authentication.k8s.io", resource: "tokenreviews" },
+  { verbs: ["watch"], group: "leveros.dev", resource: "leverservices" },
+  { verbs: ["patch"], group: "leveros.dev", resource: "leverservices/status" },
+  { verbs: ["update"], group: "leveros.dev", resource: "leverendpointtables" },
+  { verbs: ["patch"], group: "apps", resource: "deployments" },
+  { verbs: ["watch"], group: "apps", resource: "replicasets" },
+  { verbs: ["watch"], group: "", resource: "pods" },
+  { verbs: ["watch"], group: "", resource: "nodes" },
+  { verbs: ["create"], group: "", resource: "configmaps" },
+  { verbs: ["create"], group: "events.k8s.io", resource: "events" },
+  { verbs: ["create"], group: "authentication.k8s.io", resource: "tokenreviews" },
 ];
-const escalate: Right = { verb: "escalate", group: "rbac.authorization.k8s.io", resource: "clusterroles" };
+const escalate: Right = { verbs: ["escalate"], group: "rbac.authorization.k8s.io", resource: "clusterroles" };
 
 export async function installChecks(list: CheckList, cluster: Cluster): Promise<void> {
   const clock = await apiServerChecks(list, cluster);
@@ -79,11 +79,7 @@ async function namespaceChecks(list: CheckList, cluster: Cluster): Promise<boole
   await list.look(`namespace ${name} is free, or Lever's own`, async () => {
     let found: KubeObject;
     try {
-      found = await cluster.explained(api.get<KubeObject>(namespaces, { name }), {
-        verb: "get",
-        group: "",
-        resource: "namespaces",
-      });
+      found = await cluster.explained(api.get<KubeObject>(namespaces, { name }), rightTo("get", namespaces));
     } catch (error) {
       if (KubeError.is(error)) return undefined;
       throw error;
@@ -91,7 +87,7 @@ async function namespaceChecks(list: CheckList, cluster: Cluster): Promise<boole
     labels = found.metadata.labels ?? {};
     if (found.metadata.deletionTimestamp !== undefined)
       return { failed: "It is being deleted: wait until it is gone." };
-    const right = { verb: "get", group: deployments.group, resource: deployments.plural, namespace: name };
+    const right = rightTo("get", deployments, name);
     const asked = api.get<KubeObject>(deployments, { namespace: name, name: operatorDeployment });
     const operator = await cluster.explained(asked, right).catch((error: unknown) => {
       if (KubeError.is(error)) return undefined;
@@ -124,7 +120,7 @@ async function rightsCheck(
     const missing = rights.filter((_, index) => answers[index] !== true);
     if (missing.length === 0) return undefined;
     const texts = missing.map(
-      ({ verb, group, resource }) => `${verb} ${group === "" ? resource : `${resource}.${group}`}`,
+      ({ verbs, group, resource }) => `${verbs[0]} ${group === "" ? resource : `${resource}.${group}`}`,
     );
     return { failed: `You may not ${shortList(texts)}. Have a cluster's admin install it, or grant you that.` };
   });
@@ -136,7 +132,7 @@ async function isAllowed(cluster: Cluster, right: Right): Promise<boolean> {
     metadata: {} as KubeObject["metadata"],
     spec: {
       resourceAttributes: {
-        verb: right.verb,
+        verb: right.verbs[0],
         group: right.group,
         resource,
         ...(subresource !== undefined && { subresource }),
@@ -144,15 +140,14 @@ async function isAllowed(cluster: Cluster, right: Right): Promise<boolean> {
       },
     },
   };
-  const { group, plural } = accessReviews;
   const asked = cluster.api.create<KubeObject & { readonly status?: { readonly allowed?: boolean } }>(
     accessReviews,
     review,
   );
-  const { status } = await cluster.explained(asked, { verb: "create", group, resource: plural });
+  const { status } = await cluster.explained(asked, rightTo("create", accessReviews));
   return status?.allowed === true;
 }
 
 function create(group: string, resource: string, namespace?: string): Right {
-  return { verb: "create", group, resource, namespace };
+  return { verbs: ["create"], group, resource, namespace };
 }

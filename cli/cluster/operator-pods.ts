@@ -4,7 +4,7 @@ import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import { deployments, type KubeObject, pods } from "@leveros/operator/kube/kube-object.ts";
 import { conditionOf, type Deployment, type Pod } from "@leveros/operator/kube/reconcile/kubernetes-object.ts";
 import { LeverError } from "leveros";
-import type { Cluster } from "./cluster.ts";
+import { type Cluster, rightTo } from "./cluster.ts";
 
 export const operatorDeployment = "lever-operator";
 
@@ -23,7 +23,7 @@ export function isReady(pod: OperatorPod): boolean {
 /** Rejects with DISCOVERY_UNAVAILABLE if no operator is installed there. */
 export async function operatorReplicas(cluster: Cluster): Promise<Replicas> {
   const { api, operatorNamespace: namespace, context } = cluster;
-  const right = { verb: "get", group: deployments.group, resource: deployments.plural, namespace };
+  const right = rightTo("get", deployments, namespace);
   const asked = api.get<Deployment & KubeObject>(deployments, { namespace, name: operatorDeployment });
   const deployment = await cluster.explained(asked, right).catch((error: unknown) => {
     if (!KubeError.is(error)) throw error;
@@ -35,12 +35,10 @@ export async function operatorReplicas(cluster: Cluster): Promise<Replicas> {
   });
   const labels = Object.entries(deployment.spec?.selector?.matchLabels ?? {});
   const labelSelector = labels.map(([name, value]) => `${name}=${value}`).join(",");
-  const { items } = await cluster.explained(api.list<OperatorPod>(pods, { namespace, labelSelector }), {
-    verb: "list",
-    group: pods.group,
-    resource: pods.plural,
-    namespace,
-  });
+  const { items } = await cluster.explained(
+    api.list<OperatorPod>(pods, { namespace, labelSelector }),
+    rightTo("list", pods, namespace),
+  );
   const living = items.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
   return { deployment, pods: living.sort((a, b) => Number(isReady(b)) - Number(isReady(a))) };
 }

@@ -12,12 +12,17 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import { type ObjectName, pods, resourcePath } from "@leveros/operator/kube/kube-object.ts";
 import type { Transport, TransportEvents } from "@leveros/protocol/transport/transport.ts";
+import { LeverError } from "leveros";
 import WebSocket from "ws";
 
 const subprotocol = "v4.channel.k8s.io";
 const dataChannel = 0;
 const errorChannel = 1;
 const portBytes = 2;
+const messageCharsMax = 500;
+const nobodyRemedy =
+  "See whether the pod runs. If nobody listens there, its agent or operator is older than this command: " +
+  "`kubectl rollout restart` gives pods the operator's present agent, helm upgrade brings the operator up to date.";
 const handshakeTimeoutMs = 10_000;
 /** What is sent in one message at the most: the other end holds a whole one. */
 const messageBytesMax = 256 * 1024;
@@ -157,7 +162,8 @@ class PortForwardTransport implements Transport {
     if (data.length <= at) return;
     const bytes = data.subarray(at);
     if (channel === errorChannel) {
-      this.#error = new Error(bytes.toString("utf8").trim().slice(0, 2000));
+      const text = bytes.toString("utf8").trim().slice(0, messageCharsMax);
+      this.#error = new LeverError("CONNECTION_LOST", text, { details: { remedy: nobodyRemedy } });
       return this.#socket.terminate();
     }
     if (this.#events === undefined || this.#early.length > 0) this.#early.push(bytes);

@@ -137,7 +137,7 @@ describe("what there is", () => {
       const [broken] = await json<Endpoints[]>("endpoints", "broken");
       return broken?.endpoints.find((each) => each.problem !== null)?.problem;
     });
-    expect(problem).toMatch(/image "lever\.test\/none:1" of container app cannot be pulled/);
+    expect(problem).toMatch(/image lever\.test\/none:1 of container app cannot be pulled/);
     const result = await lever(["check", "-n", namespace, "-o", "json"]);
     expect(result.exitCode).toBe(5);
     expect(notWell(result).join("\n")).toMatch(
@@ -268,7 +268,7 @@ describe("a user without rights", () => {
       console.log(call.stderr);
       expect(call.exitCode).toBe(2);
       expect(call.stderr).toContain(
-        `grant you in namespace ${namespace}: apiGroups: [""], resources: ["pods/portforward"], verbs: ["create"]`,
+        `grant you in namespace ${namespace}: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"]`,
       );
       const services = await lever(["services", "--kubeconfig", file]);
       expect([services.exitCode, services.stderr]).toEqual([

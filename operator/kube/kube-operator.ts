@@ -290,7 +290,7 @@ export class KubeOperator {
       leader: leadership,
       reports,
       ...(observer.onTableSent && { onSent: (lagMs) => observer.onTableSent?.(lagMs) }),
-      channels: { [replicaMethod]: () => (channel) => serveReplica(reports, channel) },
+      replicaChannels: { [replicaMethod]: () => (channel) => serveReplica(reports, channel) },
       ...(options.library !== undefined && { library: options.library }),
     });
     const admin = new ClusterAdmin({

@@ -107,8 +107,13 @@ export const catalogue = {
   ),
   SERVICE_NOT_FOUND: row(
     "arguments", "NOT_FOUND", 404, "none",
-    "The environment has no such service.",
-    "Check the name and the environment against the services' manifests.",
+    "The environment has no such service, or none that can be called from where the call came.",
+    "Check the name and the environment against the services' manifests; from outside, what spec.access.gateway exposes.",
+  ),
+  PERMISSION_DENIED: row(
+    "arguments", "PERMISSION_DENIED", 403, "none",
+    "The service is of another environment, and its LeverService does not name the caller.",
+    "Have the service's owner add the caller to spec.access.callers, or call what the own environment has.",
   ),
   NO_RESOURCES: row(
     "arguments", "FAILED_PRECONDITION", 400, "none",
