@@ -17,6 +17,8 @@ const inNamespace = (...args: string[]) => kubectl([...args, "--namespace", name
 const apply = (text: string) => kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: text });
 /** On a cluster that was given all pods may be on one node. */
 const ownNodes = () => Object.keys(imageIds).length > 0;
+const execIn = (pod: string, ...command: string[]) =>
+  kubectl(["exec", "--namespace", namespace, pod, "--container=app", "--", ...command]);
 const nameOf = (pod: ServicePod) => pod.metadata.name;
 
 beforeAll(async () => {
@@ -125,6 +127,24 @@ describe("from outside", () => {
     expect(answer).toBe('"Hello, world!"');
   });
 
+  test("what is not exposed looks as if it were not there", async () => {
+    await using door = await PortForward.open(leverNamespace, "svc/lever-gateway", 80);
+    const ask = (service: string) =>
+      run("curl", [
+        "-s",
+        "-o",
+        "-",
+        "-w",
+        "%{http_code} %header{lever-reason}",
+        "-X",
+        "POST",
+        `http://127.0.0.1:${door.port}/${service}/greetAll?forceenv=${namespace}`,
+      ]);
+    const hidden = await ask("greeter");
+    expect(hidden).toMatch(/404 SERVICE_NOT_FOUND$/);
+    expect(hidden).toBe((await ask("nobodyy")).replaceAll("nobodyy", "greeter"));
+  });
+
   test("pods reach it by its name", async () => {
     const url = `http://lever-gateway.${leverNamespace}/hello/sayHello?forceenv=${namespace}`;
     const program = `
@@ -132,15 +152,13 @@ describe("from outside", () => {
       fetch(${JSON.stringify(url)}, options).then(async (answer) => console.log(answer.status, await answer.text()));
     `;
     const pod = nameOf(callers[0] as ServicePod);
-    expect(await inNamespace("exec", pod, "--container=app", "--", "node", "-e", program)).toBe(
-      '200 "Hello, world!"\n',
-    );
+    expect(await execIn(pod, "node", "-e", program)).toBe('200 "Hello, world!"\n');
   });
 
   test("a rolling update of the gateway fails no request, each on a connection of its own", async () => {
     const url = `http://lever-gateway.${leverNamespace}/hello/sayHello?forceenv=${namespace}`;
     const pod = nameOf(callers[0] as ServicePod);
-    const load = inNamespace("exec", pod, "--container=app", "--", "node", "-e", requests(url));
+    const load = execIn(pod, "node", "-e", requests(url));
     const restarted = kubectl(["rollout", "restart", "deploy/lever-gateway", "--namespace", leverNamespace]).then(() =>
       kubectl(["rollout", "status", "deploy/lever-gateway", "--namespace", leverNamespace, "--timeout=120s"]),
     );
@@ -154,7 +172,7 @@ describe("from outside", () => {
       },
       60_000,
     );
-    await inNamespace("exec", pod, "--container=app", "--", "touch", "/dev/shm/stop");
+    await execIn(pod, "touch", "/dev/shm/stop");
     const { sent, failed } = JSON.parse(await load) as { sent: number; failed: string[] };
     console.log(`${sent} requests while the gateways were replaced, ${failed.length} failed`);
     expect(failed).toEqual([]);
