@@ -14,6 +14,7 @@ import {
 } from "@leveros/operator/api/v1alpha1/lever-service.ts";
 import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
 import { leavingMax, rebalancingMax } from "@leveros/operator/core/ownership/service-slots.ts";
+import { agentSessionsMax, peopleSessionsMax } from "@leveros/operator/discovery/operator-server.ts";
 import { watchedFoldersMax } from "@leveros/operator/local/folder-watch.ts";
 import { replicasMax as localReplicasMax, replacementMsMax } from "@leveros/operator/local/local-workload.ts";
 import { allowedCallersMax, exposedMethodsMax } from "@leveros/protocol/control/access.ts";
@@ -183,6 +184,12 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "connecting to a peer", value: time(agent.dialTimeoutMs), setBy: "fixed", gives: "INSTANCE_UNREACHABLE; tried elsewhere" },
       { what: "sessions", value: count(agent.sessionsMax), setBy: "fixed", gives: "the connection is closed" },
       { what: "services subscribed to", value: count(subscriptionsMax), setBy: "fixed", gives: "OVERLOADED" },
+      {
+        what: "sessions at a replica of a cluster's operator: agents and gateways, people",
+        value: `${count(agentSessionsMax)}, ${count(peopleSessionsMax)}`,
+        setBy: "fixed",
+        gives: "OVERLOADED",
+      },
       { what: "instances of a service", value: count(instancesPerServiceMax), setBy: "fixed", gives: "OVERLOADED, at the operator" },
     ],
   ],

@@ -40,6 +40,10 @@ export interface OperatorServerOptions {
   readonly library?: string | undefined;
 }
 
+/** One for each agent, gateway and other replica, at a replica. */
+export const agentSessionsMax = 20_000;
+/** Of people at a time, at a replica. */
+export const peopleSessionsMax = 100;
 /** Agents send little: what all of them together may have half sent, in bytes. */
 const assemblyBytesMax = 16 * 1024 * 1024;
 

@@ -18,7 +18,7 @@ import { ServiceRegistry } from "../core/service-registry.ts";
 import { AgentReports } from "../discovery/agent-reports.ts";
 import { DiscoveryServer } from "../discovery/discovery-server.ts";
 import { LeaderRows } from "../discovery/leader-rows.ts";
-import { OperatorServer } from "../discovery/operator-server.ts";
+import { OperatorServer, peopleSessionsMax } from "../discovery/operator-server.ts";
 import { serveReplica } from "../discovery/replica-connection.ts";
 import { replicaMethod } from "../discovery/replica-messages.ts";
 import type { IdentitySecret } from "../identity/identity-secret.ts";
@@ -63,9 +63,6 @@ import type { WorkDone } from "./work-queue.ts";
 export const leaseNameDefault = "lever-operator";
 /** How often it is looked whether another one leads: a candidate learns of that in its own time. */
 const followIntervalMs = 250;
-
-/** Sessions of people at a time. */
-const peopleMax = 100;
 
 /** Pods come by another way than their agents, and perhaps later: of a whole cluster's they may. */
 const unknownInstancesMax = 20_000;
@@ -304,7 +301,7 @@ export class KubeOperator {
       otherReplicas: () => this.replicaCount,
     });
     const { calls } = new AdminMethods(admin, wallMs);
-    this.people = new OperatorServer({ clock, calls, sessionsMax: peopleMax, library: options.library });
+    this.people = new OperatorServer({ clock, calls, sessionsMax: peopleSessionsMax, library: options.library });
     this.#watchStates(watched.services);
   }
 
