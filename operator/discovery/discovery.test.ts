@@ -728,6 +728,23 @@ describe("a service of another environment", () => {
     world.end();
   });
 
+  it("counts for the lag of what is sent only when something is", async () => {
+    let sent = 0;
+    const world = new World({ onSent: () => sent++ });
+    world.registry.declareService("dev", "chat", chat());
+    subscriber(world, billing);
+    await world.settle();
+    for (let n = 0; n < 5; n++) {
+      world.registry.upsertInstance(instance(n));
+      await world.settle();
+    }
+    expect(sent).toBe(1);
+    world.registry.declareService("dev", "chat", chat({ callers: [{ environment: "billing" }] }));
+    await world.settle();
+    expect(sent).toBe(2);
+    world.end();
+  });
+
   it("is shown, hidden and shown again as its policy changes, across reconnects too", async () => {
     const world = new World();
     const allowed = chat({ callers: [{ environment: "billing", service: "invoices" }], gateway: { expose: "Public" } });
