@@ -104,12 +104,14 @@ export default {
     ),
     only(
       "e2e-sees-published-entries",
-      "What is tested end to end is what users get. The manifests that are refused are data, and the same everywhere.",
+      "What is tested end to end is what users get. The manifests that are refused are data, and the same everywhere; " +
+        "programs for controls are bundled as the real ones are.",
       { path: "^e2e/" },
       {
         paths: [
           "e2e/",
           "operator/api/invalid-manifests\\.fixture\\.ts$",
+          "esbuild\\.config\\.ts$",
           "node_modules/(?!express/|@kubernetes/)",
           ...publishedEntries,
         ],

@@ -20,7 +20,13 @@ import {
   type DiscoveryConnectionOptions,
   type DiscoveryCounters,
 } from "./discovery-connection.ts";
-import { type OperatorCall, type OperatorChannel, OperatorServer, type RunChannel } from "./operator-server.ts";
+import {
+  agentSessionsMax,
+  type OperatorCall,
+  type OperatorChannel,
+  OperatorServer,
+  type RunChannel,
+} from "./operator-server.ts";
 import { type HolderDoor, OwnershipConnection } from "./ownership-connection.ts";
 
 export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
@@ -55,7 +61,8 @@ export class DiscoveryServer {
 
   constructor(options: DiscoveryServerOptions) {
     this.#options = options;
-    const { clock, leader, calls = {}, channels = {}, replicaChannels = {}, sessionsMax = 20_000, library } = options;
+    const { clock, leader, calls = {}, channels = {}, replicaChannels = {}, library } = options;
+    const { sessionsMax = agentSessionsMax } = options;
     const forReplicas = Object.entries(replicaChannels).map(([method, open]): [string, OperatorChannel] => [
       method,
       (args, session) => {

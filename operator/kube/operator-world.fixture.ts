@@ -299,6 +299,8 @@ export class FakeAgent {
   /** Every holder that was seen of a slot, with its epoch, in order. */
   readonly seen: string[] = [];
   lapses = 0;
+  /** The oldest that its lease has become before it was renewed, ms. */
+  oldestLeaseMs = 0;
   readonly #world: OperatorWorld;
   readonly #service: string;
   readonly #identity: Identity;
@@ -388,6 +390,8 @@ export class FakeAgent {
 
   #onMessage(message: LeaderMessage): void {
     if (message.type === "renewed") {
+      const now = this.#world.clock.now();
+      this.oldestLeaseMs = Math.max(this.oldestLeaseMs, now - (this.#renewedAt ?? now));
       this.#renewedAt = this.#sentAt.get(message.n);
     } else if (message.type === "grant") {
       for (const { slot, epoch } of message.slots) this.held.set(slot, epoch);
