@@ -811,7 +811,7 @@ describe("a service of another environment", () => {
       const { client, errors } = world.agent(agentOf(1), { dial: async () => world.dial(identity).session });
       client.register(registration);
       await world.settle();
-      expect(errors[0]?.reason).toBe("PERMISSION_DENIED");
+      expect(errors[0]?.reason).toBe("IDENTITY_DENIED");
       client.close();
     }
     expect(statesOf(world.tables.table("dev", "chat"))).toEqual({ "chat-1-ab12": "Starting" });
@@ -821,7 +821,7 @@ describe("a service of another environment", () => {
   it("has no channel for the operator's replicas", async () => {
     const world = new World({ replicaChannels: { replicaChan: () => async () => {} } });
     const target = new Target("lever-system", "operator", "replicaChan");
-    expect((await open(world, [], target)).result).toMatchObject({ reason: "PERMISSION_DENIED", effect: "none" });
+    expect((await open(world, [], target)).result).toMatchObject({ reason: "IDENTITY_DENIED", effect: "none" });
     expect((await open(world, [], target, { role: "operator" })).result).toBeInstanceOf(Channel);
     world.end();
   });
