@@ -300,8 +300,8 @@ export const variants: readonly Variant[] = [
     patches: [
       {
         file: serviceSlots,
-        find: "if (!holder.isAppGone || !holder.isSilent) return;",
-        replace: "if (!holder.isAppGone) return;",
+        find: "if (holder.endedProcesses.size < 2) return;",
+        replace: 'if (!holder.endedProcesses.has("app")) return;',
       },
     ],
   },
