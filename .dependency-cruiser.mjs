@@ -138,6 +138,17 @@ export default {
       to: { path: "(^|/)node_modules/@kubernetes/client-node/" },
     },
     {
+      name: "kubernetes-on-demand-in-cli",
+      comment:
+        "Commands on this machine start without Kubernetes' client: only cli/cluster loads it, and is loaded itself on demand.",
+      severity: "error",
+      from: { path: "^cli/", pathNot: ["^cli/cluster/", testFile] },
+      to: {
+        path: "^(cli/cluster|operator/kube)/|(^|/)node_modules/(@kubernetes/client-node|ws)/",
+        dependencyTypesNot: ["dynamic-import", "type-only"],
+      },
+    },
+    {
       name: "no-cycles",
       comment:
         "A file can be read after those that it imports. Cycles of types alone are let be: nothing runs in them.",

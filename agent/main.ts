@@ -53,10 +53,14 @@ try {
     port: port("LEVER_PORT", 3837),
     ...(process.env.LEVER_ADVERTISED_HOST === undefined ? {} : { advertisedHost: process.env.LEVER_ADVERTISED_HOST }),
     adminPort: port("LEVER_ADMIN_PORT", 3838),
+    ...(process.env.LEVER_FORWARD_PORT ? { forwardPort: port("LEVER_FORWARD_PORT", 0) } : {}),
     ...(drainToken === "" ? {} : { drainHook: { token: drainToken, timeoutMs: drainTimeoutMs } }),
   });
 } catch (error) {
-  fail(listenProblem(error, "the agent's sockets", "LEVER_PORT, LEVER_ADMIN_PORT, LEVER_AGENT").message);
+  fail(
+    listenProblem(error, "the agent's sockets", "LEVER_PORT, LEVER_ADMIN_PORT, LEVER_FORWARD_PORT, LEVER_AGENT")
+      .message,
+  );
 }
 // A parent that starts agents (`lever dev --agent process`) reads where this one listens.
 process.send?.({ type: "listening", address: hosted.address, adminPort: hosted.adminPort });

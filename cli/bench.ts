@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
 import { type Client, LeverError, MethodError } from "leveros";
-import { addCallFlags, type CallFlags, callOptions, connect, readArguments } from "./call-options.ts";
+import { addCallFlags, type CallFlags, callOptions, connectTo, readArguments } from "./call-options.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { wholeNumber } from "./flag-values.ts";
 import { Interruption } from "./interruption.ts";
@@ -55,7 +55,7 @@ Exit codes: 0 fine, 1 some calls had errors, 2 usage or arguments, 3 network, 4 
     .action(async (url: string, texts: string[], flags: BenchFlags) => {
       try {
         const args = await readArguments(texts, flags.argsFile);
-        await using client = connect(url, flags);
+        await using client = await connectTo(url, flags);
         using interruption = new Interruption();
         const call = () => client.invoke(url, args, callOptions(flags, interruption.signal));
         // What is wrong with the call itself is said once, and not measured.

@@ -1,7 +1,7 @@
 /** What `lever invoke` and `lever chan` do alike around the call itself: connect, listen for Ctrl-C, say how it ended. */
 
 import type { Client } from "leveros";
-import { type CallFlags, connect, readArguments } from "./call-options.ts";
+import { type CallFlags, connectTo, readArguments } from "./call-options.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { Interruption } from "./interruption.ts";
 import { printError } from "./output.ts";
@@ -23,7 +23,7 @@ export async function runCallCommand(
 ): Promise<void> {
   try {
     const args = await readArguments(texts, flags.argsFile);
-    await using client = connect(url, flags);
+    await using client = await connectTo(url, flags);
     using interruption = new Interruption();
     await call({ client, url, args, interruption });
     await flushOutput();

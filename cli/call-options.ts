@@ -5,6 +5,7 @@ import { argsBytesHardMax } from "@leveros/protocol/invocation/item-limits.ts";
 import { parseUrl } from "@leveros/protocol/target/lever-url.ts";
 import { type Command, Option } from "commander";
 import { type CallOptions, Client, LeverError } from "leveros";
+import { addClusterFlags, type ClusterFlags, isAboutCluster } from "./cluster-flags.ts";
 import { metadataEntry, wholeNumber } from "./flag-values.ts";
 import type { OutputFormat } from "./output.ts";
 
@@ -12,8 +13,7 @@ export const gatewayHostDefault = "127.0.0.1";
 export const gatewayPortDefault = 3837;
 export const environmentDefault = "dev";
 
-export interface CallFlags {
-  readonly gateway?: string;
+export interface CallFlags extends ClusterFlags {
   readonly environment?: string;
   readonly timeout?: number;
   readonly token?: string;
@@ -23,7 +23,7 @@ export interface CallFlags {
 }
 
 export function addCallFlags(command: Command): Command {
-  return command
+  return addClusterFlags(command, false)
     .argument("<url>", "lever://<environment>/<service>[/<resource>]/<method>, or /<service>[/<resource>]/<method>")
     .argument("[args...]", "the arguments, each a JSON value")
     .option(
@@ -32,7 +32,7 @@ export function addCallFlags(command: Command): Command {
     )
     .option(
       "-e, --environment <name>",
-      `environment of a URL that names none (default: the agent's, else "${environmentDefault}")`,
+      `environment of a URL that names none (default: the agent's or the namespace, else "${environmentDefault}")`,
     )
     .option(
       "-t, --timeout <ms>",
@@ -112,6 +112,14 @@ async function readBounded(source: AsyncIterable<Uint8Array>): Promise<Uint8Arra
     chunks.push(chunk);
   }
   return new Uint8Array(Buffer.concat(chunks));
+}
+
+/** The way to the services that the flags say: through a pod of a cluster, or as `connect`. */
+export async function connectTo(url: string, flags: CallFlags): Promise<Client> {
+  if (!isAboutCluster(flags)) return connect(url, flags);
+  // Only here: Kubernetes' client library takes half a second to load.
+  const { clusterClient } = await import("./cluster/cluster-client.ts");
+  return clusterClient(url, flags);
 }
 
 /** Through the agent where there is one, else through the gateway: the one given, or at the URL's own port. */

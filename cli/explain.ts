@@ -5,18 +5,22 @@ import { type LeverUrl, parseUrl } from "@leveros/protocol/target/lever-url.ts";
 import type { Command } from "commander";
 import { LeverError } from "leveros";
 import { environmentDefault } from "./call-options.ts";
+import { addClusterFlags } from "./cluster-flags.ts";
 import { exitCodesHelp } from "./exit-code.ts";
 import { addOperatorFlags, type OperatorFlags, printReport, runOperatorCommand } from "./operator-command.ts";
 
 interface ExplainFlags extends OperatorFlags {
-  readonly environment: string;
+  readonly environment?: string;
 }
 
 export function addExplain(program: Command): void {
-  addOperatorFlags(program.command("explain"))
+  addClusterFlags(addOperatorFlags(program.command("explain")), true)
     .description("say where a resource is, under which epoch and why, whether it moves, and which calls wait for it")
     .argument("<url>", "lever://<environment>/<service>/<resource>/, or /<service>/<resource>/; a method may follow")
-    .option("-e, --environment <name>", "environment of a URL that names none", environmentDefault)
+    .option(
+      "-e, --environment <name>",
+      `environment of a URL that names none (default: the namespace, else "${environmentDefault}")`,
+    )
     .addHelpText(
       "after",
       `
@@ -25,13 +29,17 @@ The resource is all that lies between the service and the last slash, percent-en
 Examples:
   lever explain lever://dev/chat/room-7/
   lever explain /chat/room-7/history                  as the call's own URL
+  lever explain -n shop /chat/room-7/                 in a cluster
   lever explain lever://dev/docs/reports/2026/%E2%9C%93/ -o json
 
 ${exitCodesHelp}`,
     )
     .action((url: string, flags: ExplainFlags) =>
       runOperatorCommand(flags, async (operator) => {
-        const { environment, service, resource } = resourceOf(url, flags.environment);
+        const { environment, service, resource } = resourceOf(
+          url,
+          flags.environment ?? operator.home ?? environmentDefault,
+        );
         const report = await operator.ask<ExplainReport>("explain", [environment, service, resource]);
         await printReport(report, flags.output, explainText);
       }),

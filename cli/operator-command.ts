@@ -1,22 +1,19 @@
 /** What the commands that ask the operator do alike: their flags, the way there, and how errors are said. */
 
-import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { isDnsLabel } from "@leveros/protocol/target/lever-url.ts";
 import { type Command, Option } from "commander";
-import { type Channel, type Client, LeverError, MethodError } from "leveros";
+import { LeverError, MethodError } from "leveros";
 import { connect, gatewayHostDefault, gatewayPortDefault } from "./call-options.ts";
+import { type ClusterFlags, isAboutCluster } from "./cluster-flags.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { Interruption } from "./interruption.ts";
+import { LocalOperator, type Operator, operatorUrl } from "./operator.ts";
 import { type OutputFormat, printError } from "./output.ts";
 import { flushOutput, writeOutput } from "./standard-output.ts";
 
-export interface OperatorFlags {
-  readonly gateway?: string;
+export interface OperatorFlags extends ClusterFlags {
   readonly output: OutputFormat;
 }
-
-/** An answer of the operator takes milliseconds, unless it waits for an instance. */
-const timeoutMsDefault = 10_000;
 
 export function addOperatorFlags(command: Command): Command {
   return command
@@ -27,39 +24,14 @@ export function addOperatorFlags(command: Command): Command {
     .addOption(new Option("-o, --output <format>", "how to print").choices(["text", "json"]).default("text"));
 }
 
-export function operatorUrl(method: string): string {
-  return `lever://${operatorEnvironment}/${operatorService}/${method}`;
-}
-
-/** The operator's methods, as `operator/admin/admin-report.ts` says what they answer. */
-export class Operator {
-  readonly #client: Client;
-  readonly #signal: AbortSignal;
-
-  constructor(client: Client, signal: AbortSignal) {
-    this.#client = client;
-    this.#signal = signal;
-  }
-
-  ask<Report>(method: string, args: readonly unknown[] = [], timeoutMs = timeoutMsDefault): Promise<Report> {
-    return this.#client.invoke<Report>(operatorUrl(method), args, { timeoutMs, signal: this.#signal });
-  }
-
-  open<Receives, Sends>(method: string, args: readonly unknown[]): Promise<Channel<Receives, Sends>> {
-    const options = { timeoutMs: timeoutMsDefault, signal: this.#signal };
-    return this.#client.openChannel<Receives, Sends>(operatorUrl(method), args, options);
-  }
-}
-
 /** Runs `command`; an error is printed, and the process's exit code set: to what `command` gives if that is a number. */
 export async function runOperatorCommand(
   flags: OperatorFlags,
   command: (operator: Operator) => Promise<unknown>,
 ): Promise<void> {
   try {
-    await using client = connect(operatorUrl("listServices"), flags);
     using interruption = new Interruption();
-    const exitCode = await command(new Operator(client, interruption.signal));
+    const exitCode = await withOperator(flags, interruption.signal, command);
     await flushOutput();
     if (typeof exitCode === "number") process.exitCode = exitCode;
   } catch (error) {
@@ -69,6 +41,22 @@ export async function runOperatorCommand(
     if (typeof message === "string" && flags.output === "text") process.stderr.write(`${message}\n`);
     else printError(error, flags.output);
   }
+}
+
+async function withOperator(
+  flags: OperatorFlags,
+  signal: AbortSignal,
+  command: (operator: Operator) => Promise<unknown>,
+): Promise<unknown> {
+  if (isAboutCluster(flags)) {
+    // Only here: Kubernetes' client library takes half a second to load.
+    const { Cluster } = await import("./cluster/cluster.ts");
+    const { ClusterOperator } = await import("./cluster/cluster-operator.ts");
+    await using operator = new ClusterOperator(new Cluster(flags), signal);
+    return await command(operator);
+  }
+  await using client = connect(operatorUrl("listServices"), flags);
+  return await command(new LocalOperator(client, signal));
 }
 
 /** The report itself for programs, `text` of it for people. */

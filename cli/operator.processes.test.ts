@@ -153,7 +153,7 @@ describe("check", () => {
     await serving(2);
     const { exitCode, stdout } = await run("check");
     expect({ exitCode, stdout }).toEqual({ exitCode: 0, stdout: expect.stringMatching(/\n\nall is well\n$/) });
-    expect(stdout.match(/^✓/gm)).toHaveLength(3 + 3 + 2);
+    expect(stdout.match(/^√/gm)).toHaveLength(3 + 3 + 2);
   });
 
   test("an agent that does not answer: exit code 5, and which", async () => {
@@ -163,7 +163,7 @@ describe("check", () => {
       const { exitCode, stdout } = await run("check");
       expect({ exitCode, stdout }).toEqual({
         exitCode: 5,
-        stdout: expect.stringMatching(new RegExp(`✗ the agent of ${agent?.instance} answers\n {4}\\S.*\n`)),
+        stdout: expect.stringMatching(new RegExp(`× the agent of ${agent?.instance} answers\n {4}\\S.*\n`)),
       });
       const { stdout: text, exitCode: code } = await run("check", "-o", "json");
       const report = JSON.parse(text) as CheckReport & { isOk: boolean };
@@ -177,7 +177,7 @@ describe("check", () => {
     const { exitCode, stdout } = await lever(["check", "--gateway", "127.0.0.1:1"]);
     expect({ exitCode, stdout }).toEqual({
       exitCode: 5,
-      stdout: expect.stringMatching(/^lever\n✗ the gateway answers\n.*start `lever dev`/),
+      stdout: expect.stringMatching(/^lever\n-----\n× the gateway answers\n.*start `lever dev`/),
     });
   });
 });

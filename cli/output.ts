@@ -65,14 +65,28 @@ const effectTexts: Readonly<Record<Effect, string>> = {
   unknown: "the method may have run",
 };
 
+const causesMax = 8;
+
+/** `details.remedy` of the error or of what caused it: what to do, where that is known better than the catalogue can. */
+export function remedyOf(error: unknown): string | undefined {
+  let at: unknown = error;
+  for (let depth = 0; at instanceof Error && depth < causesMax; depth++) {
+    const { details, cause } = at as { readonly details?: { readonly remedy?: unknown }; readonly cause?: unknown };
+    if (typeof details?.remedy === "string") return details.remedy;
+    at = cause;
+  }
+  return undefined;
+}
+
 /** What happened, whose turn it is and whether the method ran, and what to do. */
 export function errorText(error: unknown, colours: Pick<typeof pc, "red" | "bold">): string {
   if (MethodError.is(error)) return `${colours.red("the method's error")}: ${jsonOf(error.value)}`;
   const { reason, rawMessage, kind, code, effect } = LeverError.from(error);
+  const remedy = remedyOf(error) ?? (reason === "METHOD_KIND_MISMATCH" ? kindRemedy : catalogue[reason].remedy);
   const lines = [
     `${colours.red(reason)}: ${rawMessage}`,
     `  ${kind} error, ${code}; ${effectTexts[effect]} (effect: ${effect})`,
-    `  ${reason === "METHOD_KIND_MISMATCH" ? kindRemedy : catalogue[reason].remedy}`,
+    `  ${remedy}`,
   ];
   return (reason === "CANCELLED" ? lines.slice(0, 2) : lines).join("\n");
 }

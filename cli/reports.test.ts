@@ -5,7 +5,7 @@ import { defaultServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import pc from "picocolors";
 import { describe, expect, test } from "vitest";
 import { benchText } from "./bench.ts";
-import { checksText } from "./check.ts";
+import { checksText } from "./check-list.ts";
 import { explainText, resourceOf } from "./explain.ts";
 import { serviceName } from "./operator-command.ts";
 import { endpointsText, resourcesText, servicesText } from "./services.ts";
@@ -13,12 +13,21 @@ import { endpointsText, resourcesText, servicesText } from "./services.ts";
 const names = { environment: "dev", service: "chat" };
 
 test("services", () => {
-  const operator = { version: "0.1.0", address: "a:1", pid: 1, gateways: [] };
+  const operator = {
+    version: "0.1.0",
+    address: "a:1",
+    pid: 1,
+    replica: null,
+    leader: null,
+    otherReplicas: 0,
+    gateways: [],
+  };
   const chat = {
     ...names,
     url: "lever://dev/chat",
     isReady: false,
     reason: "BackOff",
+    message: null,
     serving: 2,
     desired: 3,
     methods: [],
@@ -42,6 +51,9 @@ test("endpoints", () => {
     restarts: 2,
     adminPort: null,
     isAttached: true,
+    node: null,
+    podUid: null,
+    problem: null,
   };
   const report = { ...names, version: 7, policy: defaultServicePolicy, endpoints: [endpoint] };
   expect(endpointsText([report])).toBe(
@@ -51,6 +63,30 @@ test("endpoints", () => {
     ].join("\n"),
   );
   expect(endpointsText([{ ...report, endpoints: [] }])).toBe("no instances");
+});
+
+test("endpoints of a cluster, with why one does not serve", () => {
+  const endpoint: EndpointReport = {
+    instance: "chat-6d5f-x7k2m",
+    state: "Starting",
+    address: "",
+    zone: "a",
+    slots: 0,
+    pid: null,
+    restarts: 2,
+    adminPort: 3838,
+    isAttached: false,
+    node: "node-1",
+    podUid: "1-2-3",
+    problem: "container app ends again and again.",
+  };
+  const report = { ...names, version: 7, policy: defaultServicePolicy, endpoints: [endpoint] };
+  expect(endpointsText([report])).toBe(
+    [
+      "SERVICE   INSTANCE         STATE     ADDRESS  NODE    ZONE  SLOTS  RESTARTS  WHY",
+      "dev/chat  chat-6d5f-x7k2m  Starting  -        node-1  a     0      2         container app ends again and again.",
+    ].join("\n"),
+  );
 });
 
 test("resources, with what nobody holds last", () => {
@@ -161,13 +197,17 @@ test("checks, under their headings, with what to do", () => {
     category,
     what,
     isOk: hint === null,
+    isWarning: false,
     hint,
   });
   const plain = pc.createColors(false);
   expect(
     checksText([check("lever", "a", null), check("dev/chat", "b", "do c"), check("dev/chat", "d", null)], plain),
-  ).toBe("lever\n✓ a\n\ndev/chat\n✗ b\n    do c\n✓ d\n\n1 of 3 checks failed");
-  expect(checksText([check("lever", "a", null)], plain)).toBe("lever\n✓ a\n\nall is well");
+  ).toBe("lever\n-----\n√ a\n\ndev/chat\n--------\n× b\n    do c\n√ d\n\n1 of 3 checks failed");
+  expect(checksText([check("lever", "a", null)], plain)).toBe("lever\n-----\n√ a\n\nall is well");
+  expect(checksText([{ ...check("lever", "a", "look"), isWarning: true }], plain)).toBe(
+    "lever\n-----\n‼ a\n    look\n\nall is well, 1 warning",
+  );
 });
 
 test("bench", () => {

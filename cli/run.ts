@@ -14,7 +14,8 @@ import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import { type Channel, LeverError } from "leveros";
 import { connect, environmentDefault } from "./call-options.ts";
 import { exitCodeOf } from "./exit-code.ts";
-import { Operator, operatorUrl, serviceName } from "./operator-command.ts";
+import { LocalOperator, operatorUrl } from "./operator.ts";
+import { serviceName } from "./operator-command.ts";
 import { coloursOf, printError } from "./output.ts";
 import type { RunFlags } from "./run-command.ts";
 import { StopRequest } from "./stop-request.ts";
@@ -40,7 +41,7 @@ export async function run(command: readonly string[], flags: RunFlags): Promise<
   try {
     const { environment = environmentDefault, service } = serviceName(flags.service);
     await using client = connect(operatorUrl("attachChan"), flags);
-    const operator = new Operator(client, new AbortController().signal);
+    const operator = new LocalOperator(client, new AbortController().signal);
     const channel = await operator.open<AttachReport, ExitedMessage>("attachChan", [environment, service]);
     const report = await channel.receive();
     if (report === undefined) throw new LeverError("CONNECTION_LOST", "the operator has ended");

@@ -7,7 +7,9 @@ import type {
   ServicesReport,
 } from "@leveros/operator/admin/admin-report.ts";
 import type { Command } from "commander";
+import { addClusterFlags } from "./cluster-flags.ts";
 import { exitCodesHelp } from "./exit-code.ts";
+import type { Operator } from "./operator.ts";
 import {
   addOperatorFlags,
   type OperatorFlags,
@@ -17,8 +19,19 @@ import {
 } from "./operator-command.ts";
 import { ageText, textTable } from "./text-table.ts";
 
+interface ListFlags extends OperatorFlags {
+  readonly allNamespaces?: boolean;
+}
+
+function addListFlags(command: Command): Command {
+  return addClusterFlags(addOperatorFlags(command), true).option(
+    "-A, --all-namespaces",
+    "a cluster: all namespaces (default: the one that -n or the context says)",
+  );
+}
+
 export function addServices(program: Command): void {
-  addOperatorFlags(program.command("services"))
+  addListFlags(program.command("services"))
     .description("list the services: whether they are ready, their instances and methods")
     .addHelpText(
       "after",
@@ -28,43 +41,47 @@ the methods, the operator's address and the gateway's ports.
 
 Examples:
   lever services
+  lever services -n shop                              in a cluster
   lever services -o json | jq -r '.services[] | select(.isReady | not) | .url'
 
 ${exitCodesHelp}`,
     )
-    .action((flags: OperatorFlags) =>
+    .action((flags: ListFlags) =>
       runOperatorCommand(flags, async (operator) => {
-        await printReport(await operator.ask<ServicesReport>("listServices"), flags.output, servicesText);
+        const environment = flags.allNamespaces === true ? undefined : operator.home;
+        await printReport(await operator.services(environment), flags.output, servicesText);
       }),
     );
 }
 
 export function addEndpoints(program: Command): void {
-  addOperatorFlags(program.command("endpoints"))
+  addListFlags(program.command("endpoints"))
     .description("list the instances of a service, or of all, as routing sees them")
     .argument("[service]", "chat, or dev/chat")
     .addHelpText(
       "after",
       `
 STATE is Serving, Starting (its app has not registered), Draining (it takes no new calls) or Unreachable (its agent is
-lost). With -o json also the table's version, the policy that callers go by, and each agent's admin port.
+lost). With -o json also the table's version, the policy that callers go by, and each agent's admin port. In a cluster
+the instances are pods: beside their node and zone stands why one does not serve.
 
 Examples:
   lever endpoints
   lever endpoints dev/chat -o json
+  lever endpoints -n shop chat                        in a cluster
 
 ${exitCodesHelp}`,
     )
-    .action((service: string | undefined, flags: OperatorFlags) =>
+    .action((service: string | undefined, flags: ListFlags) =>
       runOperatorCommand(flags, async (operator) => {
-        const reports = await operator.ask<EndpointsReport[]>("listEndpoints", namesOf(service));
+        const reports = await operator.ask<EndpointsReport[]>("listEndpoints", namesOf(service, flags, operator));
         await printReport(reports, flags.output, endpointsText);
       }),
     );
 }
 
 export function addResources(program: Command): void {
-  addOperatorFlags(program.command("resources"))
+  addListFlags(program.command("resources"))
     .description("list who holds the slots of a service's resources, and under which epochs")
     .argument("[service]", "chat, or dev/chat")
     .addHelpText(
@@ -79,19 +96,20 @@ Examples:
 
 ${exitCodesHelp}`,
     )
-    .action((service: string | undefined, flags: OperatorFlags) =>
+    .action((service: string | undefined, flags: ListFlags) =>
       runOperatorCommand(flags, async (operator) => {
-        const reports = await operator.ask<ResourcesReport[]>("listResources", namesOf(service));
+        const reports = await operator.ask<ResourcesReport[]>("listResources", namesOf(service, flags, operator));
         await printReport(reports, flags.output, resourcesText);
       }),
     );
 }
 
 /** The two arguments of the operator's methods. */
-function namesOf(text: string | undefined): (string | null)[] {
-  if (text === undefined) return [];
+function namesOf(text: string | undefined, flags: ListFlags, operator: Operator): (string | null)[] {
+  const home = flags.allNamespaces === true ? null : (operator.home ?? null);
+  if (text === undefined) return [home];
   const { environment, service } = serviceName(text);
-  return [environment ?? null, service];
+  return [environment ?? home, service];
 }
 
 export function servicesText({ services }: ServicesReport): string {
@@ -124,7 +142,26 @@ export function endpointsText(reports: readonly EndpointsReport[]): string {
     ]),
   );
   if (rows.length === 0) return "no instances";
+  if (reports.some(({ endpoints }) => endpoints.some(({ podUid }) => podUid !== null))) return podsText(reports);
   return textTable(["service", "instance", "state", "address", "slots", "pid", "restarts", "by"], rows);
+}
+
+/** As `endpointsText`, of a cluster. */
+function podsText(reports: readonly EndpointsReport[]): string {
+  const rows = reports.flatMap(({ environment, service, endpoints }) =>
+    endpoints.map(({ instance, state, address, node, zone, slots, restarts, problem }) => [
+      `${environment}/${service}`,
+      instance,
+      state,
+      address || "-",
+      node ?? "-",
+      zone ?? "-",
+      slots,
+      restarts,
+      problem ?? "",
+    ]),
+  );
+  return textTable(["service", "instance", "state", "address", "node", "zone", "slots", "restarts", "why"], rows);
 }
 
 export function resourcesText(reports: readonly ResourcesReport[]): string {

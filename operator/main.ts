@@ -60,6 +60,14 @@ async function run(settings: OperatorSettings): Promise<void> {
     throw listenProblem(error, `port ${settings.port}`, "--port");
   });
 
+  // Whoever reaches the loopback address of a pod was given the right to: its own processes, and port-forwards.
+  const people = await listenTcp("127.0.0.1", settings.forwardPort, (transport) => {
+    if (operator?.isReady === true) operator.people.accept(transport);
+    else transport.destroy();
+  }).catch((error) => {
+    throw listenProblem(error, `port ${settings.forwardPort} of 127.0.0.1`, "--forward-port");
+  });
+
   const { advertisedHost } = settings;
   const address = advertisedHost === undefined ? undefined : hostPort(advertisedHost, listener.port);
   const identity = { role: "operator" as const, environment: operatorEnvironment, service: operatorService, library };
@@ -110,6 +118,7 @@ async function run(settings: OperatorSettings): Promise<void> {
     log("info", "stopping");
     listener?.close();
     listener = undefined;
+    people.close();
     started.close().then(
       () => {
         client.close();
@@ -122,7 +131,10 @@ async function run(settings: OperatorSettings): Promise<void> {
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
 
-  log("info", `${library} ${name}: frames on ${listener.port}, metrics on ${admin.port}, its Lease in ${namespace}`);
+  log(
+    "info",
+    `${library} ${name}: frames on ${listener.port}, metrics on ${admin.port}, people on ${people.port}, its Lease in ${namespace}`,
+  );
   const sinceMs = clock.now();
   if (await started.start()) log("info", `ready after ${Math.round(clock.now() - sinceMs)} ms`);
 }

@@ -14,6 +14,7 @@ test("without more than has to be set", () => {
     host: "0.0.0.0",
     port: 3837,
     adminPort: 3838,
+    forwardPort: 3839,
     leaseName: "lever-operator",
     replicaSelector: undefined,
     identitySecret: "lever-identity",

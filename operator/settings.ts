@@ -20,6 +20,7 @@ export interface OperatorSettings {
   readonly host: string;
   readonly port: number;
   readonly adminPort: number;
+  readonly forwardPort: number;
   readonly leaseName: string;
   readonly replicaSelector: string | undefined;
   /** The name of a Secret, in the own namespace. */
@@ -76,6 +77,12 @@ export const flags = {
     value: "PORT",
     help: "The port of /metrics, /livez and /readyz.",
     fallback: "3838",
+  },
+  "forward-port": {
+    variable: "LEVER_FORWARD_PORT",
+    value: "PORT",
+    help: "The port, of the loopback address alone, that `lever` reaches by a port-forward.",
+    fallback: "3839",
   },
   "lease-name": {
     variable: "LEVER_LEASE_NAME",
@@ -174,6 +181,7 @@ export function operatorSettings(args: readonly string[], variables: Variables):
     host: text("host") ?? (advertisedHost?.includes(":") === true ? "::" : "0.0.0.0"),
     port: port("port"),
     adminPort: port("admin-port"),
+    forwardPort: port("forward-port"),
     leaseName: matching("lease-name", label, "the name of a Lease") as string,
     replicaSelector: text("replica-selector"),
     identitySecret: matching("identity-secret", label, "the name of a Secret") as string,

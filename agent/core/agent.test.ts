@@ -230,6 +230,19 @@ describe("who calls", () => {
     await rig.end();
   });
 
+  it("is the agent's own service for who is let in beside its app, and that one cannot serve", async () => {
+    const rig = new Rig();
+    await rig.serve();
+    const expected = { environment, service: "caller", instance: "caller" };
+    expect(await callerIs(rig, rig.caller.startCaller())).toEqual(expected);
+    expect(await callerIs(rig, rig.caller.startCaller({ environment: "shop" }))).toEqual(expected);
+    const app = rig.caller.startCaller({ role: "app", methods: rig.methods });
+    await rig.world.settle();
+    expect(app.closedWith?.rawMessage).toMatch(/REGISTER, which only an app may send, to its agent/);
+    expect(rig.caller.agent.registration).toBeUndefined();
+    await rig.end();
+  });
+
   it("is the peer itself for a peer that is no gateway", async () => {
     const rig = new Rig();
     await rig.serve();

@@ -316,6 +316,14 @@ export class Agent implements LinkHost {
     return this.#accept("client", transport, limits, options.onClose);
   }
 
+  /**
+   * Somebody whom the host lets call as the app does, and as a client outside serve nothing: who works on the services.
+   * For those who are called it is the agent's own service that calls.
+   */
+  acceptCaller(transport: Transport): void {
+    this.#accept("client", transport, this.#sessionLimits);
+  }
+
   #accept(kind: Link["kind"], transport: Transport, limits: SessionLimits, onClose?: () => void): Session | undefined {
     if (this.#isClosed || this.#accepted[kind] >= this.limits.sessionsMax) {
       transport.destroy();

@@ -314,6 +314,15 @@ export class Node implements Peer {
     return new App(this.world, `client of ${this.id}`, here, { role: "client", ...options });
   }
 
+  /** Somebody who works on the services, at an agent that is beside an app. */
+  startCaller(
+    options: { readonly methods?: Methods; readonly role?: PeerRole; readonly environment?: string } = {},
+  ): App {
+    const [here, there] = this.world.pair();
+    this.agent.acceptCaller(there);
+    return new App(this.world, `caller of ${this.id}`, here, { role: "client", environment, ...options });
+  }
+
   /** Breaks all connections that others have to this agent. */
   cut(): void {
     for (const connection of this.connections.splice(0)) connection.destroy();

@@ -38,6 +38,8 @@ export interface HostedAgentOptions {
   readonly advertisedHost?: string;
   /** Undefined: no admin port. */
   readonly adminPort?: number;
+  /** Of 127.0.0.1, for people: who reaches it calls as the app does, and serves nothing. Undefined: no such port. */
+  readonly forwardPort?: number;
   /** The admin port has `/drain/<token>`, which answers after `timeoutMs` at the latest. */
   readonly drainHook?: { readonly token: string; readonly timeoutMs: number };
 }
@@ -119,6 +121,12 @@ export class HostedAgent {
     const listeners = [peers];
     try {
       listeners.push(await listenUnix(options.socketPath, (transport) => started.acceptApp(transport)));
+      if (options.forwardPort !== undefined) {
+        const listener = await listenTcp("127.0.0.1", options.forwardPort, (transport) =>
+          started.acceptCaller(transport),
+        );
+        listeners.push(listener);
+      }
       const admin =
         options.adminPort === undefined
           ? undefined

@@ -111,6 +111,7 @@ const probes: readonly (readonly [file: string, specifier: string, broken: reado
   ["agent/host/probe.ts", "express", ["declared-packages-only", "express-in-gateway-only"]],
   ["gateway/http/probe.ts", "express", []],
   ["gateway/http/probe.ts", "@leveros/cli/main.ts", ["nothing-imports-cli"]],
+  ["cli/cluster/probe.ts", "@kubernetes/client-node", []],
   ["gateway/http/probe.ts", "@kubernetes/client-node", ["declared-packages-only", "kubernetes-client-in-its-place"]],
   ["agent/host/probe.ts", "@leveros/protocol/frame/absent.ts", ["all-imports-resolve"]],
   ["agent/host/probe.ts", "left-pad", ["all-imports-resolve"]],
@@ -187,6 +188,12 @@ describe("the check of imports", () => {
     await write("agent/host/cycle-a.ts", `import { b } from "./cycle-b.ts";\nexport const a = () => b;\n`);
     await write("agent/host/cycle-b.ts", `import { a } from "./cycle-a.ts";\nexport const b = () => a;\n`);
 
+    await write("cli/cluster/cluster.ts", `import { one } from "@kubernetes/client-node";\nexport const two = one;\n`);
+    await write("cli/at-once-a.ts", `import { one } from "@kubernetes/client-node";\nexport const two = one;\n`);
+    await write("cli/at-once-b.ts", `import { two } from "./cluster/cluster.ts";\nexport const three = two;\n`);
+    const onDemand = `import type { Two } from "./cluster/cluster.ts";\nexport const load = () => import("./cluster/cluster.ts");\n`;
+    await write("cli/on-demand.ts", onDemand);
+
     const { summary } = await cruise(tree);
     rules = summary.ruleSetUsed.forbidden.map((rule) => rule.name);
     broken = new Map(
@@ -204,6 +211,14 @@ describe("the check of imports", () => {
       expect(found).toEqual(forms.map(() => expected));
     },
   );
+
+  test("what loads Kubernetes' client at once is caught in cli, and what does on demand is not", () => {
+    for (const file of ["cli/at-once-a.ts", "cli/at-once-b.ts"]) {
+      expect(broken.get(file)).toEqual(["kubernetes-on-demand-in-cli"]);
+    }
+    expect(broken.get("cli/on-demand.ts")).toBeUndefined();
+    expect(broken.get("cli/cluster/cluster.ts")).toBeUndefined();
+  });
 
   test("a cycle is caught", () => {
     expect(broken.get("agent/host/cycle-a.ts")).toEqual(["no-cycles"]);

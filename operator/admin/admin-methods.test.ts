@@ -1,11 +1,12 @@
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
 import { defaultServicePolicy, type OwnershipPolicy } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import type { Session } from "@leveros/protocol/session/session.ts";
 import { slotOf } from "@leveros/protocol/target/slot.ts";
 import { beforeEach, describe, expect, test } from "vitest";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { ServiceRegistry } from "../core/service-registry.ts";
-import { AdminMethods, type AdminService, type AdminSource, runsOf } from "./admin-methods.ts";
+import { type AdminActions, AdminMethods, type AdminService, type AdminSource, runsOf } from "./admin-methods.ts";
 import type { CheckReport, ExplainReport } from "./admin-report.ts";
 
 const ownership: OwnershipPolicy = {
@@ -30,9 +31,25 @@ beforeEach(() => {
   agents = new Map();
   const source: AdminSource = {
     registry,
-    operator: () => ({ version: "1.2.3", address: "127.0.0.1:4000", pid: 7, gateways: [] }),
+    operator: () => ({
+      version: "1.2.3",
+      address: "127.0.0.1:4000",
+      pid: 7,
+      replica: null,
+      leader: null,
+      otherReplicas: 0,
+      gateways: [],
+    }),
     services: () => services,
-    factsOf: ({ instance }) => ({ pid: instance.length, restarts: 1, adminPort: null, isAttached: false }),
+    factsOf: ({ instance }) => ({
+      pid: instance.length,
+      restarts: 1,
+      adminPort: null,
+      isAttached: false,
+      node: null,
+      podUid: null,
+      problem: null,
+    }),
     slotFacts: (_environment, _service, slot) => ({ why: `slot ${slot}`, leaseLeftMs: 5, move: null, moves: [] }),
     heldCalls: () => ({ byAgent: [{ agent: "gateway", calls: 2 }], agentsNotAsked: 1 }),
     probeAgent: async (address) => {
@@ -40,6 +57,8 @@ beforeEach(() => {
       if (library === undefined) throw new LeverError("INSTANCE_UNREACHABLE", `nobody answers at ${address}`);
       return library;
     },
+  };
+  const actions: AdminActions = {
     evict: async (key) => {
       done.push(["evict", key]);
       return "new-1";
@@ -51,7 +70,7 @@ beforeEach(() => {
     attach: (environment, service) => ({ environment, service, instance: "chat-9-zzzz", operator: "127.0.0.1:4000" }),
     detach: (...args) => done.push(["detach", ...args]),
   };
-  methods = new AdminMethods(source, () => 61_000);
+  methods = new AdminMethods(source, () => 61_000, actions);
 });
 
 function declare(environment: string, service: string, facts: Partial<AdminService> = {}, holds = true): void {
@@ -83,7 +102,15 @@ describe("services", () => {
     registry.upsertInstance({ environment: "dev", service: "chat", instance: "chat-2-a" });
     hold([0, 1, 2], "chat-1-a", 9);
     expect(call("listServices")).toEqual({
-      operator: { version: "1.2.3", address: "127.0.0.1:4000", pid: 7, gateways: [] },
+      operator: {
+        version: "1.2.3",
+        address: "127.0.0.1:4000",
+        pid: 7,
+        replica: null,
+        leader: null,
+        otherReplicas: 0,
+        gateways: [],
+      },
       services: [
         {
           environment: "blog",
@@ -91,6 +118,7 @@ describe("services", () => {
           url: "lever://blog/chat",
           isReady: true,
           reason: "ScaledToZero",
+          message: null,
           serving: 0,
           desired: 0,
           methods: [],
@@ -103,6 +131,7 @@ describe("services", () => {
           url: "lever://dev/chat",
           isReady: false,
           reason: "Starting",
+          message: null,
           serving: 1,
           desired: 2,
           methods: ["say"],
@@ -295,7 +324,7 @@ test.each<[string, unknown[], string]>([
 
 test("attaching refuses what is wrong before it begins", () => {
   declare("dev", "chat");
-  const attach = (...args: unknown[]) => methods.channels["attachChan"]!(args);
+  const attach = (...args: unknown[]) => methods.channels["attachChan"]!(args, {} as Session);
   expect(() => attach("dev", "chta")).toThrow(expect.objectContaining({ reason: "SERVICE_NOT_FOUND" }));
   expect(() => attach("dev")).toThrow(expect.objectContaining({ reason: "INVALID_ARGUMENTS" }));
   expect(attach("dev", "chat")).toBeTypeOf("function");

@@ -13,7 +13,7 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { isDnsLabel, resourceBytesMax } from "@leveros/protocol/target/lever-url.ts";
 import { slotOf } from "@leveros/protocol/target/slot.ts";
 import type { InstanceKey, ServiceRegistry } from "../core/service-registry.ts";
-import type { OperatorCall, OperatorChannel } from "../discovery/discovery-server.ts";
+import type { OperatorCall, OperatorChannel } from "../discovery/operator-server.ts";
 import type {
   AttachReport,
   Check,
@@ -42,6 +42,8 @@ export interface AdminService {
   readonly waiting: number;
   /** Wall-clock ms. */
   readonly declaredAt: number;
+  /** Why it is not ready, where the source knows better than the table does. */
+  readonly problem?: { readonly reason: string; readonly message: string };
 }
 
 /** What runs behind an instance of the tables. */
@@ -50,6 +52,9 @@ export interface InstanceFacts {
   readonly restarts: number;
   readonly adminPort: number | null;
   readonly isAttached: boolean;
+  readonly node: string | null;
+  readonly podUid: string | null;
+  readonly problem: string | null;
 }
 
 export interface HeldCalls {
@@ -57,17 +62,21 @@ export interface HeldCalls {
   readonly agentsNotAsked: number;
 }
 
-/** Who knows, and does. What throws LeverError with effect none has changed nothing. */
+/** Who knows. What throws LeverError is given to who asked. */
 export interface AdminSource {
   readonly registry: ServiceRegistry;
   operator(): OperatorReport;
   services(): readonly AdminService[];
   factsOf(instance: InstanceKey): InstanceFacts;
-  /** Undefined for a service without slots. */
+  /** Undefined for a service without slots. Throws NOT_LEADER where only another one knows. */
   slotFacts(environment: string, service: string, slot: number): SlotFacts | undefined;
   heldCalls(environment: string, service: string, slot: number): HeldCalls;
   /** The library and version of the agent there, as its HELLO says it. Rejects if it does not answer. */
-  probeAgent(address: string): Promise<string>;
+  probeAgent?(address: string): Promise<string>;
+}
+
+/** Who does, where that is the operator's to do. What throws LeverError with effect none has changed nothing. */
+export interface AdminActions {
   /** Resolves with the id of the instance that has taken its place. */
   evict(instance: InstanceKey): Promise<string>;
   /** Gives the number that was wanted before. */
@@ -84,50 +93,59 @@ const secondMs = 1000;
 export class AdminMethods {
   readonly #source: AdminSource;
   readonly #now: () => number;
+  /** By name: each takes the values that its caller has sent, and refuses by a LeverError with effect none. */
+  readonly calls: Readonly<Record<string, OperatorCall>>;
+  /** As `calls`, of the streaming ones: checks the arguments, and gives what runs. */
+  readonly channels: Readonly<Record<string, OperatorChannel>>;
 
-  /** `now`: wall-clock ms. */
-  constructor(source: AdminSource, now: () => number) {
+  /** `now`: wall-clock ms. Without `actions` there are no methods that change anything. */
+  constructor(source: AdminSource, now: () => number, actions?: AdminActions) {
     this.#source = source;
     this.#now = now;
+    this.calls = { ...this.#questions(), ...(actions && this.#orders(actions)) };
+    this.channels = actions === undefined ? {} : { attachChan: (args) => this.#attaching(actions, args) };
   }
 
-  /** By name: each takes the values that its caller has sent, and refuses by a LeverError with effect none. */
-  readonly calls: Readonly<Record<string, OperatorCall>> = {
-    listServices: () => this.listServices(),
-    listEndpoints: (args) => {
-      const fields = named(args, "environment", "service");
-      return this.listEndpoints(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
-    },
-    listResources: (args) => {
-      const fields = named(args, "environment", "service");
-      return this.listResources(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
-    },
-    explain: (args) => {
-      const fields = named(args, "environment", "service", "resource");
-      const resource = fields.text("resource", resourceBytesMax, (text) => text !== "", "1 to 1024 bytes of text");
-      return this.explain(label(fields, "environment"), label(fields, "service"), resource);
-    },
-    evict: (args) => {
-      const fields = named(args, "instance", "environment");
-      return this.evict(fields.text("instance", idCharsMax), optionalLabel(fields, "environment"));
-    },
-    scale: (args) => {
-      const fields = named(args, "environment", "service", "replicas");
-      const replicas = fields.integer("replicas", 0, Number.MAX_SAFE_INTEGER);
-      return this.scale(label(fields, "environment"), label(fields, "service"), replicas);
-    },
-    check: () => this.check(),
-  };
+  #questions(): Record<string, OperatorCall> {
+    return {
+      listServices: () => this.listServices(),
+      listEndpoints: (args) => {
+        const fields = named(args, "environment", "service");
+        return this.listEndpoints(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
+      },
+      listResources: (args) => {
+        const fields = named(args, "environment", "service");
+        return this.listResources(optionalLabel(fields, "environment"), optionalLabel(fields, "service"));
+      },
+      explain: (args) => {
+        const fields = named(args, "environment", "service", "resource");
+        const resource = fields.text("resource", resourceBytesMax, (text) => text !== "", "1 to 1024 bytes of text");
+        return this.explain(label(fields, "environment"), label(fields, "service"), resource);
+      },
+      check: () => this.check(),
+    };
+  }
 
-  /** As `calls`, of the streaming ones: checks the arguments, and gives what runs. */
-  readonly channels: Readonly<Record<string, OperatorChannel>> = {
-    attachChan: (args) => {
-      const fields = named(args, "environment", "service");
-      const [environment, service] = [label(fields, "environment"), label(fields, "service")];
-      this.#table(environment, service);
-      return (channel) => this.#attach(channel, environment, service);
-    },
-  };
+  #orders(actions: AdminActions): Record<string, OperatorCall> {
+    return {
+      evict: (args) => {
+        const fields = named(args, "instance", "environment");
+        return this.#evict(actions, fields.text("instance", idCharsMax), optionalLabel(fields, "environment"));
+      },
+      scale: (args) => {
+        const fields = named(args, "environment", "service", "replicas");
+        const replicas = fields.integer("replicas", 0, Number.MAX_SAFE_INTEGER);
+        return this.#scale(actions, label(fields, "environment"), label(fields, "service"), replicas);
+      },
+    };
+  }
+
+  #attaching(actions: AdminActions, args: readonly unknown[]): (channel: Channel) => Promise<void> {
+    const fields = named(args, "environment", "service");
+    const [environment, service] = [label(fields, "environment"), label(fields, "service")];
+    this.#table(environment, service);
+    return (channel) => this.#attach(actions, channel, environment, service);
+  }
 
   listServices(): ServicesReport {
     const services = [...this.#source.services()].sort(byName).map((service) => this.#service(service));
@@ -194,7 +212,7 @@ export class AdminMethods {
    * Resolves when another instance serves in its place. Rejects with INVALID_ARGUMENTS (effect none) if no instance, or
    * more than one, has the id, and with another effect if none could take its place: then it goes on.
    */
-  async evict(instance: string, environment?: string): Promise<EvictReport> {
+  async #evict(actions: AdminActions, instance: string, environment?: string): Promise<EvictReport> {
     const found = this.#tables(environment, undefined).filter(({ instances }) =>
       instances.some(({ id }) => id === instance),
     );
@@ -213,13 +231,13 @@ export class AdminMethods {
       environment: table.environment,
       service: table.service,
       evicted: instance,
-      replacement: await this.#source.evict(key),
+      replacement: await actions.evict(key),
     };
   }
 
-  scale(environment: string, service: string, replicas: number): ScaleReport {
+  #scale(actions: AdminActions, environment: string, service: string, replicas: number): ScaleReport {
     this.#table(environment, service);
-    return { environment, service, before: this.#source.scale(environment, service, replicas), after: replicas };
+    return { environment, service, before: actions.scale(environment, service, replicas), after: replicas };
   }
 
   async check(): Promise<CheckReport> {
@@ -263,9 +281,11 @@ export class AdminMethods {
   }
 
   #service(source: AdminService): ServiceReport {
-    const { environment, service, desired, declaredAt } = source;
+    const { environment, service, desired, declaredAt, problem } = source;
     const table = this.#source.registry.tables.table(environment, service);
     const serving = table.instances.filter(({ state }) => state === "Serving").length;
+    const isReady = serving >= desired;
+    const told = isReady ? undefined : problem;
     const methods = new Set<string>();
     for (const { id } of table.instances) {
       const registration = this.#source.registry.registrationOf({ environment, service, instance: id });
@@ -275,8 +295,9 @@ export class AdminMethods {
       environment,
       service,
       url: `lever://${environment}/${service}`,
-      isReady: serving >= desired,
-      reason: reasonOf(source, table, serving),
+      isReady,
+      reason: told?.reason ?? reasonOf(source, table, serving),
+      message: told?.message ?? null,
       serving,
       desired,
       methods: [...methods],
@@ -299,14 +320,14 @@ export class AdminMethods {
   async #check(source: AdminService): Promise<Check[]> {
     const { environment, service, desired } = source;
     const category = `${environment}/${service}`;
-    const { serving, isReady, reason, slots } = this.#service(source);
+    const { serving, isReady, reason, message, slots } = this.#service(source);
     const { instances } = this.#source.registry.tables.table(environment, service);
     const checks: Check[] = [
       {
         category,
         what: `${serving} of ${desired} instances serve`,
         isOk: isReady,
-        hint: isReady ? null : `${reason}: ${reasonHints[reason] ?? "lever endpoints says more"}`,
+        hint: isReady ? null : `${reason}: ${message ?? reasonHints[reason] ?? "lever endpoints says more"}`,
       },
     ];
     if (slots !== null && desired > 0) {
@@ -318,13 +339,15 @@ export class AdminMethods {
         hint: isOk ? null : `${slots.moving} are being moved; lever resources ${category} says where the others were`,
       });
     }
-    const version = this.#source.operator().version;
+    const { version } = this.#source.operator();
+    const probe = this.#source.probeAgent?.bind(this.#source);
+    if (probe === undefined) return checks;
     const agents = instances
       .filter(({ address }) => address !== "")
       .map(async ({ id, address }): Promise<Check> => {
         const what = `the agent of ${id} answers`;
         try {
-          const library = await this.#source.probeAgent(address);
+          const library = await probe(address);
           const isOk = library.endsWith(`/${version}`);
           return { category, what, isOk, hint: isOk ? null : `it is ${library}, the operator is ${version}` };
         } catch (error) {
@@ -335,8 +358,8 @@ export class AdminMethods {
   }
 
   /** The instance is there for as long as the channel. */
-  async #attach(channel: Channel, environment: string, service: string): Promise<void> {
-    const report = this.#source.attach(environment, service);
+  async #attach(actions: AdminActions, channel: Channel, environment: string, service: string): Promise<void> {
+    const report = actions.attach(environment, service);
     const key = { environment, service, instance: report.instance };
     let hasExited = false;
     try {
@@ -347,7 +370,7 @@ export class AdminMethods {
         break;
       }
     } finally {
-      this.#source.detach(key, hasExited);
+      actions.detach(key, hasExited);
     }
   }
 }

@@ -17,6 +17,12 @@ export interface OperatorReport {
   /** `host:port` that agents connect to. */
   readonly address: string;
   readonly pid: number;
+  /** The pod that answers, of a cluster's operator. */
+  readonly replica: string | null;
+  /** The pod that leads; null: nobody that is known, or there are no replicas. */
+  readonly leader: string | null;
+  /** Replicas that this one is in touch with, without itself. */
+  readonly otherReplicas: number;
   /** The doors from outside that belong to it. */
   readonly gateways: readonly GatewayReport[];
 }
@@ -35,8 +41,13 @@ export interface ServiceReport {
   readonly url: string;
   /** All instances that are wanted serve. */
   readonly isReady: boolean;
-  /** Why, one CamelCase word: AllServing, ScaledToZero, Starting, BackOff, Draining, Unreachable. */
+  /**
+   * Why, one CamelCase word: AllServing, ScaledToZero, Starting, BackOff, Draining, Unreachable; in a cluster also the
+   * reasons of the conditions in its status.
+   */
   readonly reason: string;
+  /** A sentence about it; null if there is none. */
+  readonly message: string | null;
   /** Instances that take calls. */
   readonly serving: number;
   /** Instances that are wanted, those of `lever run` included. */
@@ -81,6 +92,11 @@ export interface EndpointReport {
   readonly adminPort: number | null;
   /** It is run by `lever run`. */
   readonly isAttached: boolean;
+  /** Of its pod. */
+  readonly node: string | null;
+  readonly podUid: string | null;
+  /** Why it does not serve, a sentence; null: it does, or nothing is known but its state. */
+  readonly problem: string | null;
 }
 
 /** `listResources(environment?, service?)`: one for each service that holds resources. */

@@ -1,51 +1,26 @@
 /**
- * The operator's own service, `lever://lever-system/operator`: sessions with agents, gateways and tools, and which method
- * is served by what.
- *
- * Streaming methods: `discoveryChan` (`discovery-connection.ts`), `ownershipChan` where there is a leader
- * (`ownership-connection.ts`), and what the host adds, as are all calls. It owns the sessions and nothing else; listening
- * and identity are the host's. A connection that is slow or silent delays no other.
+ * The operator's own service, `lever://lever-system/operator`, for agents and gateways: `discoveryChan`
+ * (`discovery-connection.ts`), `ownershipChan` where there is a leader (`ownership-connection.ts`), and what the host
+ * adds. A connection that is slow or silent delays no other.
  */
 
-import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import {
   type DiscoveryIdentity,
   decodeDiscoveryIdentity,
   discoveryMethod,
-  operatorEnvironment,
-  operatorService,
 } from "@leveros/protocol/control/discovery.ts";
 import { decodeHolderIdentity, ownershipMethod } from "@leveros/protocol/control/ownership.ts";
-import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { MethodError } from "@leveros/protocol/error/method-error.ts";
-import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
-import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
-import {
-  defaultSessionLimits,
-  type SessionLimits,
-  sessionWindowBytesMin,
-  streamsMaxMin,
-} from "@leveros/protocol/session/limits.ts";
-import { Session } from "@leveros/protocol/session/session.ts";
+import type { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
-import { decodeArgs } from "@leveros/protocol/value/decode.ts";
-import type { Encoded } from "@leveros/protocol/value/form.ts";
 import {
   DiscoveryConnection,
   type DiscoveryConnectionOptions,
   type DiscoveryCounters,
 } from "./discovery-connection.ts";
+import { type OperatorCall, type OperatorChannel, OperatorServer, type RunChannel } from "./operator-server.ts";
 import { type HolderDoor, OwnershipConnection } from "./ownership-connection.ts";
-
-/**
- * A further method. It checks the arguments itself; a LeverError with effect none, thrown or rejected with, is given to
- * the caller as it is.
- */
-export type OperatorCall = (args: readonly unknown[]) => unknown;
-/** The same of a streaming one: checks the arguments, and gives what runs. */
-export type OperatorChannel = (args: readonly unknown[]) => (channel: Channel) => Promise<void>;
 
 export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   readonly clock: Clock;
@@ -64,16 +39,6 @@ export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   readonly onDisconnected?: (identity: DiscoveryIdentity, peerName: string, error: LeverError | undefined) => void;
 }
 
-/** Agents send little: what all of them together may have half sent, in bytes. */
-const assemblyBytesMax = 16 * 1024 * 1024;
-
-const sessionLimits: SessionLimits = {
-  ...defaultSessionLimits,
-  sessionWindowBytes: sessionWindowBytesMin,
-  streamsMax: streamsMaxMin,
-  targetsMax: 16,
-};
-
 /**
  * Give it transports only when the source has declared all that it knows: an agent that asks for a service before that
  * would be told that it does not exist.
@@ -81,36 +46,28 @@ const sessionLimits: SessionLimits = {
 export class DiscoveryServer {
   readonly counters: DiscoveryCounters = { tablesSent: 0, deltasSent: 0 };
   readonly #options: DiscoveryServerOptions;
-  readonly #server: InvocationServer;
-  readonly #sessions = new Set<Session>();
+  readonly #server: OperatorServer;
   /** Those with a discovery channel. */
   readonly #discovering = new Set<Session>();
-  readonly #channels: Map<string, (invocation: Invocation, args: readonly unknown[]) => RunChannel>;
-  readonly #calls: ReadonlyMap<string, OperatorCall>;
-  #isClosed = false;
 
   constructor(options: DiscoveryServerOptions) {
     this.#options = options;
-    const { clock, leader, calls = {}, channels = {} } = options;
-    this.#calls = new Map(Object.entries(calls));
-    this.#channels = new Map(Object.entries(channels).map(([name, open]) => [name, (_, args) => open(args)]));
-    this.#channels.set(discoveryMethod, ({ session }, args) => this.#discover(session, args));
-    if (leader !== undefined) this.#channels.set(ownershipMethod, (_, args) => this.#hold(leader, args));
-    const host: MethodHost = {
-      prepare: (invocation, args) => this.#prepareCall(invocation, args),
-      prepareChannel: (invocation, args) => this.#prepareChannel(invocation, args),
-      describeThrown: (_invocation, thrown) => LeverError.from(thrown).message,
-    };
-    this.#server = new InvocationServer({
-      host,
-      wheel: new DeadlineWheel(clock),
-      budget: new AssemblyBudget(assemblyBytesMax),
-      now: () => clock.now(),
+    const { clock, leader, calls = {}, channels = {}, sessionsMax = 20_000, library } = options;
+    this.#server = new OperatorServer({
+      clock,
+      calls,
+      channels: {
+        ...channels,
+        [discoveryMethod]: (args, session) => this.#discover(session, args),
+        ...(leader !== undefined && { [ownershipMethod]: (args: readonly unknown[]) => this.#hold(leader, args) }),
+      },
+      sessionsMax,
+      library,
     });
   }
 
   get sessionCount(): number {
-    return this.#sessions.size;
+    return this.#server.sessionCount;
   }
 
   /** Agents and gateways that have opened `discoveryChan`. */
@@ -120,72 +77,12 @@ export class DiscoveryServer {
 
   /** Begins a session with whoever dialled. The transport is the session's from here on. */
   accept(transport: Transport): Session {
-    const { clock, library, sessionsMax = 20_000 } = this.#options;
-    const session: Session = new Session({
-      transport,
-      clock,
-      side: "acceptor",
-      identity: {
-        role: "operator",
-        environment: operatorEnvironment,
-        service: operatorService,
-        ...(library !== undefined && { library }),
-      },
-      limits: sessionLimits,
-      handler: {
-        onOpen: (stream, open) => this.#server.onOpen(stream, open),
-        onClose: () => this.#sessions.delete(session),
-      },
-    });
-    this.#sessions.add(session);
-    if (this.#isClosed) session.close(stopping());
-    else if (this.#sessions.size > sessionsMax) {
-      session.close(
-        new LeverError("OVERLOADED", `${sessionsMax} sessions are open with the operator, the most that it takes`, {
-          effect: "none",
-          details: { limit: "sessionsMax", sessionsMax },
-        }),
-      );
-    }
-    return session;
+    return this.#server.accept(transport);
   }
 
   /** Ends all sessions, and takes no more. Agents go on with the tables that they have, and dial again. */
   close(): void {
-    this.#isClosed = true;
-    for (const session of [...this.#sessions]) session.close(stopping());
-  }
-
-  // ---------------------------------------------------------------- calls
-
-  #prepareCall(invocation: Invocation, args: Encoded): (() => unknown) | Promise<() => unknown> {
-    const call = this.#find(this.#calls, invocation);
-    // Within `prepare`, so that what it is refused with reaches the caller as it is.
-    const result = call(valuesOf(invocation, args));
-    if (!(result instanceof Promise)) return () => result;
-    return result.then(
-      (value) => () => value,
-      (error: unknown) => {
-        if (LeverError.is(error) && error.effect === "none") throw error;
-        return () => {
-          throw shown(error);
-        };
-      },
-    );
-  }
-
-  // ---------------------------------------------------------------- channels
-
-  #prepareChannel(invocation: Invocation, args: Encoded): RunChannel {
-    const open = this.#find(this.#channels, invocation);
-    const run = open(invocation, valuesOf(invocation, args));
-    return async (channel) => {
-      try {
-        await run(channel);
-      } catch (error) {
-        throw channel.isEnded ? error : shown(error);
-      }
-    };
+    this.#server.close();
   }
 
   #discover(session: Session, args: readonly unknown[]): RunChannel {
@@ -226,28 +123,4 @@ export class DiscoveryServer {
       }
     };
   }
-
-  #find<Method>(methods: ReadonlyMap<string, Method>, { target }: Invocation): Method {
-    const { environment, service, method } = target;
-    const isOperator = environment === operatorEnvironment && service === operatorService;
-    const found = isOperator ? methods.get(method) : undefined;
-    if (found !== undefined) return found;
-    throw new LeverError("METHOD_NOT_FOUND", `the operator has no method ${target.text}`, { effect: "none" });
-  }
-}
-
-type RunChannel = (channel: Channel) => Promise<void>;
-
-function valuesOf({ target }: Invocation, args: Encoded): readonly unknown[] {
-  if (args.form === "value") return decodeArgs(args.bytes);
-  throw new LeverError("ARGS_FORM", `${target.method} takes JSON values, got bytes`);
-}
-
-/** What the peer reads of an error that the operator raises once a method runs. */
-function shown(error: unknown): unknown {
-  return LeverError.is(error) ? new MethodError({ reason: error.reason, message: error.rawMessage }) : error;
-}
-
-function stopping(): LeverError {
-  return new LeverError("DRAINING", "the operator stops", { effect: "none" });
 }

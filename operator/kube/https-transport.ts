@@ -72,6 +72,7 @@ export class HttpsTransport implements KubeTransport {
         resolve({
           status: response.statusCode ?? 0,
           retryAfter: response.headers["retry-after"],
+          date: response.headers.date,
           chunks: response,
         });
       });

@@ -46,6 +46,8 @@ export interface KubeClientOptions {
   readonly clock: Clock;
   /** Sent as `user-agent`. */
   readonly userAgent?: string;
+  /** Who is said to have set what is written; `lever-operator` unless set. */
+  readonly fieldManager?: string;
   /** Of requests for one object, 10 s unless set. */
   readonly requestTimeoutMs?: number;
   /** Of a page of a list, 60 s unless set. */
@@ -108,6 +110,7 @@ export class KubeClient {
   readonly #transport: KubeTransport;
   readonly #clock: Clock;
   readonly #userAgent: string;
+  readonly #fieldManager: string;
   readonly #requestTimeoutMs: number;
   readonly #listTimeoutMs: number;
   readonly #onAnswer: (answer: AnsweredRequest) => void;
@@ -116,6 +119,7 @@ export class KubeClient {
     this.#transport = options.transport;
     this.#clock = options.clock;
     this.#userAgent = options.userAgent ?? fieldManager;
+    this.#fieldManager = options.fieldManager ?? fieldManager;
     this.#requestTimeoutMs = options.requestTimeoutMs ?? requestTimeoutMsDefault;
     this.#listTimeoutMs = options.listTimeoutMs ?? listTimeoutMsDefault;
     this.#onAnswer = options.onAnswer ?? (() => {});
@@ -202,7 +206,7 @@ export class KubeClient {
       method: "POST",
       kind,
       path,
-      query: { fieldManager },
+      query: { fieldManager: this.#fieldManager },
       body: complete(kind, object),
       ...options,
     });
@@ -222,7 +226,7 @@ export class KubeClient {
       method: "PUT",
       kind,
       path,
-      query: { fieldManager },
+      query: { fieldManager: this.#fieldManager },
       body: complete(kind, object),
       ...options,
     });
@@ -236,7 +240,7 @@ export class KubeClient {
       method: "PATCH",
       kind,
       path: resourcePath(kind, object.metadata, subresource),
-      query: { fieldManager, force, dryRun: isDryRun ? "All" : undefined },
+      query: { fieldManager: this.#fieldManager, force, dryRun: isDryRun ? "All" : undefined },
       // JSON is YAML.
       contentType: "application/apply-patch+yaml",
       body: complete(kind, object),
@@ -263,12 +267,24 @@ export class KubeClient {
       method: "PATCH",
       kind,
       path: resourcePath(kind, object, subresource),
-      query: { fieldManager },
+      query: { fieldManager: this.#fieldManager },
       contentType: "application/merge-patch+json",
       body: patch,
       timeoutMs,
       signal,
     });
+  }
+
+  /** What a subresource takes: `pods/eviction`, say. */
+  post<Answer>(
+    kind: ResourceKind,
+    object: ObjectName,
+    subresource: string,
+    body: object,
+    options: RequestOptions = {},
+  ): Promise<Answer> {
+    const path = resourcePath(kind, object, subresource);
+    return this.#ask<Answer>({ verb: "create", method: "POST", kind, path, body, ...options });
   }
 
   /** 404 if there is none, 409 if it is not the one with that uid and version. */

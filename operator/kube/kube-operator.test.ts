@@ -447,3 +447,79 @@ describe("two replicas", () => {
     expect(agent?.table?.instances).toHaveLength(2);
   });
 });
+
+describe("people", () => {
+  test("are told the same by every replica; of the moves of slots the leader alone knows, and it is named", async () => {
+    const first = await world.start();
+    const second = await world.start();
+    await world.until(() => first.operator.election.isLeader);
+    await running(`ownership: { slots: 4 }\n${two}`, names, true);
+    await world.run(3000);
+    const [ofFirst, ofSecond] = await Promise.all(
+      [first, second].map(async (replica) => ({
+        services: await world.ask(replica, "listServices"),
+        endpoints: await world.ask(replica, "listEndpoints", "shop", "hello"),
+        resources: await world.ask(replica, "listResources"),
+      })),
+    );
+    expect(ofFirst?.services).toMatchObject({
+      operator: { replica: "operator-0", leader: "operator-0", otherReplicas: 1 },
+      services: [{ environment: "shop", service: "hello", isReady: true, slots: { slots: 4, held: 4 } }],
+    });
+    expect(ofSecond?.services).toMatchObject({ operator: { replica: "operator-1", leader: "operator-0" } });
+    expect(ofFirst?.endpoints).toMatchObject([
+      {
+        endpoints: names.map((instance) => ({ instance, state: "Serving", podUid: expect.any(String), problem: null })),
+      },
+    ]);
+    expect(ofSecond?.resources).toEqual(ofFirst?.resources);
+
+    expect(await world.ask(first, "explain", "shop", "hello", "room-7")).toMatchObject({
+      holder: expect.stringMatching(/^hello-1/),
+      why: "nobody had held it",
+      leaseLeftMs: expect.any(Number),
+      agentsNotAsked: 2,
+    });
+    await expect(world.ask(second, "explain", "shop", "hello", "room-7")).rejects.toMatchObject({
+      reason: "NOT_LEADER",
+      effect: "none",
+      details: { leader: "operator-0" },
+    });
+    for (const change of ["evict", "scale"]) {
+      await expect(world.ask(first, change, "shop", "hello", 1)).rejects.toMatchObject({ reason: "METHOD_NOT_FOUND" });
+    }
+  });
+
+  test("learn why an instance does not serve", async () => {
+    const replica = await world.start();
+    world.apply("hello", two);
+    await world.until(() => world.deployment("hello") !== undefined);
+    world.rollOut("hello", names);
+    const [name] = names as [string];
+    const { metadata } = world.api.object<KubeObject>(pods, "shop", name) as KubeObject;
+    const terminated = { exitCode: 3, reason: "Error" };
+    const app = {
+      name: "app",
+      ready: false,
+      restartCount: 4,
+      state: { waiting: { reason: "CrashLoopBackOff" } },
+      lastState: { terminated },
+    };
+    world.put(pod({ name, meta: metadata, app, ready: false }));
+    await world.run(1000);
+    expect(await world.ask(replica, "listEndpoints")).toMatchObject([
+      {
+        endpoints: [
+          { instance: name, state: "Starting", restarts: 4, problem: expect.stringContaining("with exit code 3") },
+          { instance: names[1], state: "Starting" },
+        ],
+      },
+    ]);
+  });
+
+  test("cannot be agents there", async () => {
+    const replica = await world.start();
+    await expect(world.askChannel(replica, "discoveryChan")).rejects.toMatchObject({ reason: "METHOD_NOT_FOUND" });
+    await expect(world.askChannel(replica, "ownershipChan")).rejects.toMatchObject({ reason: "METHOD_NOT_FOUND" });
+  });
+});

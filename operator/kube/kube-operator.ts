@@ -11,15 +11,18 @@ import type { LeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import type { InstanceState, SlotRow } from "@leveros/protocol/control/discovery.ts";
 import type { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
+import { AdminMethods } from "../admin/admin-methods.ts";
 import { apiVersion, leverServiceKind } from "../api/v1alpha1/lever-service.ts";
 import { EndpointTables } from "../core/endpoint-table.ts";
 import { ServiceRegistry } from "../core/service-registry.ts";
 import { AgentReports } from "../discovery/agent-reports.ts";
 import { DiscoveryServer } from "../discovery/discovery-server.ts";
 import { LeaderRows } from "../discovery/leader-rows.ts";
+import { OperatorServer } from "../discovery/operator-server.ts";
 import { serveReplica } from "../discovery/replica-connection.ts";
 import { replicaMethod } from "../discovery/replica-messages.ts";
 import type { IdentitySecret } from "../identity/identity-secret.ts";
+import { ClusterAdmin } from "./cluster-admin.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import type { KubeClient } from "./kube-client.ts";
 import {
@@ -60,6 +63,9 @@ import type { WorkDone } from "./work-queue.ts";
 export const leaseNameDefault = "lever-operator";
 /** How often it is looked whether another one leads: a candidate learns of that in its own time. */
 const followIntervalMs = 250;
+
+/** Sessions of people at a time. */
+const peopleMax = 100;
 
 /** Pods come by another way than their agents, and perhaps later: of a whole cluster's they may. */
 const unknownInstancesMax = 20_000;
@@ -109,6 +115,8 @@ export type AnyReflector = Pick<
 
 export class KubeOperator {
   readonly server: DiscoveryServer;
+  /** For people: answers questions, changes nothing. It knows no identities: who reaches it may ask. */
+  readonly people: OperatorServer;
   readonly election: LeaderElection;
   readonly leadership: Leadership;
   readonly registry: ServiceRegistry;
@@ -285,6 +293,18 @@ export class KubeOperator {
       channels: { [replicaMethod]: () => (channel) => serveReplica(reports, channel) },
       ...(options.library !== undefined && { library: options.library }),
     });
+    const admin = new ClusterAdmin({
+      registry: this.registry,
+      ...watched,
+      leadership,
+      election,
+      wallMs,
+      name,
+      address,
+      otherReplicas: () => this.replicaCount,
+    });
+    const { calls } = new AdminMethods(admin, wallMs);
+    this.people = new OperatorServer({ clock, calls, sessionsMax: peopleMax, library: options.library });
     this.#watchStates(watched.services);
   }
 
@@ -337,6 +357,7 @@ export class KubeOperator {
     this.#moves.close();
     this.#replicas?.close();
     this.server.close();
+    this.people.close();
     this.registry.close();
     await this.#options.identity?.close();
     await Promise.all([...Object.values(this.reflectors).map((reflector) => reflector.close()), this.recorder.close()]);

@@ -12,6 +12,8 @@ export interface KubeResponse {
   readonly status: number;
   /** The header of that name. */
   readonly retryAfter: string | undefined;
+  /** The server's clock, of that header. */
+  readonly date?: string | undefined;
   /** The body as it comes. Who does not read it to its end aborts the request. */
   readonly chunks: AsyncIterable<Uint8Array>;
 }

@@ -2,14 +2,23 @@
 
 import { DiscoveryClient } from "@leveros/agent/core/discovery-client.ts";
 import { LeaderLink } from "@leveros/agent/core/ownership/leader-link.ts";
+import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
 import type { TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
-import type { ServiceTable } from "@leveros/protocol/control/discovery.ts";
+import { operatorEnvironment, operatorService, type ServiceTable } from "@leveros/protocol/control/discovery.ts";
 import type { HolderMessage, LeaderMessage } from "@leveros/protocol/control/ownership.ts";
+import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
+import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
+import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
+import type { CallerRuntime, OutgoingOptions } from "@leveros/protocol/invocation/outgoing-stream.ts";
+import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
+import { Target } from "@leveros/protocol/target/target.ts";
 import { memoryTransportPair } from "@leveros/protocol/transport/memory-transport.ts";
 import type { Transport, TransportEvents } from "@leveros/protocol/transport/transport.ts";
+import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import { parse } from "yaml";
 import type { LeverServiceStatus } from "../api/v1alpha1/lever-service.ts";
 import { ApiServer } from "./api-server.fixture.ts";
@@ -22,6 +31,7 @@ import { pod, settings } from "./reconcile/objects.fixture.ts";
 import { runFor, runUntil } from "./run-clock.fixture.ts";
 
 export const systemNamespace = "lever-system";
+const peopleOptions: OutgoingOptions = { timeoutMs: 5000, fields: new Uint8Array(0) };
 const operatorLabels = { app: "lever-operator" };
 
 /** One replica of the operator, on a machine of its own. */
@@ -138,6 +148,51 @@ export class OperatorWorld {
       limits: defaultSessionLimits,
       handler: {},
     });
+  }
+
+  /** A method of the replica's for people. */
+  ask(replica: OperatorReplica, method: string, ...args: unknown[]): Promise<unknown> {
+    return this.#people(replica, async (runtime, session, target) =>
+      decodeReceived(await startCall(runtime, session, target(method), encodeArgs(args), peopleOptions)),
+    );
+  }
+
+  askChannel(replica: OperatorReplica, method: string): Promise<unknown> {
+    return this.#people(replica, (runtime, session, target) =>
+      startChannel(runtime, session, target(method), encodeArgs([]), peopleOptions),
+    );
+  }
+
+  async #people(
+    { operator }: OperatorReplica,
+    ask: (runtime: CallerRuntime, session: Session, target: (method: string) => Target) => Promise<unknown>,
+  ): Promise<unknown> {
+    const { clock } = this;
+    const [transport, there] = memoryTransportPair(clock);
+    operator.people.accept(there);
+    const session = new Session({
+      transport,
+      clock,
+      side: "dialer",
+      identity: { role: "client" },
+      limits: defaultSessionLimits,
+      handler: {},
+    });
+    const runtime = {
+      wheel: new DeadlineWheel(clock),
+      budget: new AssemblyBudget(1e6),
+      now: () => clock.now(),
+    };
+    let isDone = false;
+    const answer = ask(runtime, session, (method) => new Target(operatorEnvironment, operatorService, method)).finally(
+      () => {
+        isDone = true;
+      },
+    );
+    answer.catch(() => {});
+    await this.until(() => isDone);
+    session.close(new LeverError("CANCELLED", "done", { effect: "none" }));
+    return answer;
   }
 
   run(ms: number): Promise<void> {

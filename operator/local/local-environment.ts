@@ -17,6 +17,7 @@ import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import type { Registration } from "@leveros/protocol/control/registration.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import {
+  type AdminActions,
   AdminMethods,
   type AdminService,
   type AdminSource,
@@ -95,7 +96,7 @@ interface Running {
   agent: LocalAgent | undefined;
 }
 
-export class LocalEnvironment implements AdminSource {
+export class LocalEnvironment implements AdminSource, AdminActions {
   readonly #options: LocalEnvironmentOptions;
   #manifests: ManifestSet;
   readonly #clock: Clock;
@@ -123,7 +124,7 @@ export class LocalEnvironment implements AdminSource {
     this.#options = options;
     this.#manifests = options.manifests;
     this.#clock = clock;
-    this.#admin = new AdminMethods(this, Date.now);
+    this.#admin = new AdminMethods(this, Date.now, this);
     this.#operator = this.#newOperator();
     this.#supervisor = new ProcessSupervisor({ clock });
     this.#directory = mkdtempSync(path.join(socketFolder(), "lever-"));
@@ -288,7 +289,16 @@ export class LocalEnvironment implements AdminSource {
 
   operator(): OperatorReport {
     const gateways = this.#gateways.map(({ agent: _, ...ports }) => ports);
-    return { version: operatorVersion, address: this.operatorAddress, pid: process.pid, gateways };
+    const address = this.operatorAddress;
+    return {
+      version: operatorVersion,
+      address,
+      pid: process.pid,
+      replica: null,
+      leader: null,
+      otherReplicas: 0,
+      gateways,
+    };
   }
 
   services(): AdminService[] {
@@ -310,6 +320,9 @@ export class LocalEnvironment implements AdminSource {
       restarts: status?.restarts ?? 0,
       adminPort: this.#running.get(instance)?.agent?.adminPort ?? null,
       isAttached: this.#attached.has(instance),
+      node: null,
+      podUid: null,
+      problem: null,
     };
   }
 

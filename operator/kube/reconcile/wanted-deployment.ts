@@ -39,6 +39,8 @@ const restartedAtAnnotation = "kubectl.kubernetes.io/restartedAt";
 
 export const agentPort = 3837;
 export const adminPort = 3838;
+/** Of the loopback address: what `lever` reaches by a port-forward. */
+export const forwardPort = 3839;
 const socketDirectory = "/run/lever";
 const socketUrl = `unix://${socketDirectory}/agent.sock`;
 const tokenDirectory = "/var/run/secrets/leveros.dev";
@@ -174,6 +176,8 @@ export function agentInjection(service: LeverService, uid: string, settings: Age
         // Empty where the cluster does not label its pods with it.
         fromPod("LEVER_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
         { name: "LEVER_OPERATOR", value: settings.operator },
+        // In the network of the node its loopback address is not the pod's own.
+        ...(template.spec["hostNetwork"] === true ? [] : [{ name: "LEVER_FORWARD_PORT", value: String(forwardPort) }]),
         { name: "LEVER_TOKEN_FILE", value: `${tokenDirectory}/token` },
         { name: "LEVER_DRAIN_TOKEN", value: drainToken },
         { name: "LEVER_DRAIN_TIMEOUT_MS", value: String((graceSeconds - endingSeconds) * 1000) },
