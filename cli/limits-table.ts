@@ -3,6 +3,7 @@
 import { chainResourcesMax } from "@leveros/agent/core/call-chain.ts";
 import { defaultAgentLimits } from "@leveros/agent/core/limits.ts";
 import { movedRefusalsMax } from "@leveros/agent/core/retry/retry-policy.ts";
+import { handshakeTimeoutMs } from "@leveros/agent/host/tls.ts";
 import { lingerMsMax } from "@leveros/gateway/http/answer.ts";
 import { bodyBytesMaxDefault, defaultDoorLimits as door } from "@leveros/gateway/http/door.ts";
 import {
@@ -15,6 +16,14 @@ import {
 import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
 import { leavingMax, rebalancingMax } from "@leveros/operator/core/ownership/service-slots.ts";
 import { agentSessionsMax, peopleSessionsMax } from "@leveros/operator/discovery/operator-server.ts";
+import {
+  podRate,
+  reviewsAtOnceMax,
+  reviewsBurst,
+  reviewsPerSecond,
+  strangerLimits,
+} from "@leveros/operator/identity/issue-limits.ts";
+import { authorityLifeMs, certificateLifeMs } from "@leveros/operator/identity/lifetimes.ts";
 import { watchedFoldersMax } from "@leveros/operator/local/folder-watch.ts";
 import { replicasMax as localReplicasMax, replacementMsMax } from "@leveros/operator/local/local-workload.ts";
 import { allowedCallersMax, exposedMethodsMax } from "@leveros/protocol/control/access.ts";
@@ -191,6 +200,17 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
         gives: "OVERLOADED",
       },
       { what: "instances of a service", value: count(instancesPerServiceMax), setBy: "fixed", gives: "OVERLOADED, at the operator" },
+    ],
+  ],
+  [
+    "Identity, in a cluster",
+    [
+      { what: "life of a certificate", value: time(certificateLifeMs), setBy: "fixed; renewed after two thirds", gives: "connections are refused" },
+      { what: "life of a CA that Lever makes", value: time(authorityLifeMs), setBy: "fixed; the next one is made when a third is left", gives: "the next one signs" },
+      { what: "requests for certificates of one pod", value: `${podRate.burst}, then one in ${time(1000 / podRate.ratePerSecond)}`, setBy: "fixed", gives: "OVERLOADED" },
+      { what: "requests for certificates at one replica", value: `${count(reviewsBurst)}, then ${count(reviewsPerSecond)} a second, ${count(reviewsAtOnceMax)} at once`, setBy: "fixed", gives: "OVERLOADED" },
+      { what: "a session without a certificate", value: `${time(strangerLimits.sessionMsMax)}, ${count(strangerLimits.sessionsMax)} at once`, setBy: "fixed", gives: "it is ended" },
+      { what: "a TLS handshake", value: time(handshakeTimeoutMs), setBy: "fixed", gives: "the connection is closed" },
     ],
   ],
   [

@@ -230,6 +230,11 @@ export const catalogue = {
     "The agent has no table of the service's instances, and the operator does not answer.",
     "Repeat later; check the operator.",
   ),
+  IDENTITY_UNAVAILABLE: row(
+    "network", "UNAVAILABLE", 503, "none",
+    "The operator cannot issue a certificate now: it does not know the pod yet, or the API server does not answer.",
+    "Nothing: agents and gateways ask again.",
+  ),
   NOT_LEADER: row(
     "network", "UNAVAILABLE", 503, "none",
     "This replica of the operator does not lead: it does not say who holds which resource.",
