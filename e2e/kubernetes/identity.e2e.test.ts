@@ -167,7 +167,7 @@ describe("a pod that is like an instance's", () => {
   test("those that serve go on serving", async () => {
     const [caller] = await podsOf(namespace, "caller");
     for (let n = 0; n < 20; n++) {
-      const outcome = await callFrom(namespace, (caller as ServicePod).metadata.name, "lever:///hello/sayHello", "Ada");
+      const outcome = await callFrom(namespace, (caller as ServicePod).metadata.name, "/hello/sayHello", "Ada");
       expect(outcome).toEqual({ value: "Hello, Ada!" });
     }
   });
