@@ -1,8 +1,8 @@
 /**
  * The test tiers that vitest runs: `unit` (`npm test`), `processes` (`npm run test:processes`: real processes that are
  * killed, large transfers), `e2e` (`npm run e2e`, which brings its cluster) and `e2e-faults` (`npm run e2e -- --faults`:
- * outages of minutes; not in CI). Files of all but the first run one after another, so that they do not disturb each
- * other's timing.
+ * outages of minutes, and what happens under load with more of it before and after; not in CI). Files of all but the
+ * first run one after another, so that they do not disturb each other's timing.
  *
  * `LEVER_TEST_REPORT` names a file that gets the results as JSON beside the usual output; `.ci/run` counts from it.
  */
@@ -12,6 +12,7 @@ import { configDefaults, defineConfig } from "vitest/config";
 const processes = "**/*.processes.test.ts";
 const e2e = "**/*.e2e.test.ts";
 const faults = "**/*.faults.e2e.test.ts";
+const underLoad = "**/*-under-load.e2e.test.ts";
 const report = process.env.LEVER_TEST_REPORT;
 
 export default defineConfig({
@@ -49,7 +50,9 @@ export default defineConfig({
       {
         test: {
           name: "e2e-faults",
-          include: [faults],
+          include: [faults, underLoad],
+          // Of load on either side of what happens; the e2e tier has less time.
+          env: { LEVER_AROUND_SECONDS: "30" },
           fileParallelism: false,
           testTimeout: 600_000,
           hookTimeout: 120_000,

@@ -10,6 +10,7 @@ export interface DevFlags {
   readonly httpPort: number;
   readonly port: number;
   readonly watch?: boolean;
+  readonly onlyExposed?: boolean;
 }
 
 export function addDev(program: Command): void {
@@ -34,6 +35,7 @@ export function addDev(program: Command): void {
     )
     .option("--http-port <port>", "the gateway's port for HTTP", port, 8080)
     .option("--port <port>", "the gateway's port for clients (libraries, lever invoke, lever chan)", port, 3837)
+    .option("--only-exposed", "the gateway serves only what spec.access.gateway exposes, as in a cluster")
     .option("--watch", "follow changes of the services' files and of the manifests")
     .addHelpText(
       "after",
@@ -46,6 +48,9 @@ With --watch a change in a service's folder replaces its instances one after the
 serves the old one finishes its calls and ends, so that no call fails. One that does not come up is given up, and the
 old one goes on. node_modules, names that begin with a dot, logs and databases (.log, .db, .sqlite, .tmp, .pid) do not
 count. Changed manifests are read again: services are added, removed and scaled; with a problem in them what runs goes on.
+
+Services of different environments call each other only as their spec.access.callers says, here as in a cluster. The
+gateway serves every service, so that all can be tried; with --only-exposed it does as a cluster's.
 
 Ctrl-C, SIGTERM and SIGHUP end everything in order, a second one at once. Nothing is left running, however it ends.
 

@@ -48,6 +48,7 @@ async function run(flags: DevFlags, stop: StopRequest): Promise<number> {
       manifests: plans.manifests,
       env: flags.env,
       agents: flags.agent,
+      onlyExposed: flags.onlyExposed === true,
       onMessage: (line) => console.error(err.yellow(line)),
       onRegistered: ({ environment, service, instance }, { methods, resources }) => {
         const names = methods.map(({ name }) => name);

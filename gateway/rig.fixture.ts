@@ -13,6 +13,7 @@ import { EndpointTables } from "@leveros/operator/core/endpoint-table.ts";
 import { ServiceRegistry } from "@leveros/operator/core/service-registry.ts";
 import { DiscoveryServer } from "@leveros/operator/discovery/discovery-server.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
+import type { AccessPolicy } from "@leveros/protocol/control/access.ts";
 import { defaultServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import { type Server, serve } from "leveros";
 import { Gateway, type GatewayOptions } from "./gateway.ts";
@@ -27,15 +28,21 @@ export interface Rig {
   readonly operator: string;
   /** What an app under test threw that is no MethodError. */
   readonly thrown: unknown[];
+  /** Changes who may call a service. */
+  setAccess(service: string, access: Partial<AccessPolicy>): void;
   /** Ends the app of a service and its agent at once, as when its pod is killed. */
   kill(service: string): Promise<void>;
   close(): Promise<void>;
 }
 
+const everybody: AccessPolicy = { callers: [], gateway: { expose: "Public" } };
+
 /** Starts services (`environment/name` to its methods; `undefined`: declared, without an instance). */
 export async function startRig(
   services: Readonly<Record<string, object | undefined>>,
   options: Partial<GatewayOptions> = {},
+  /** By `environment/name`; Public unless given. */
+  access: Readonly<Record<string, Partial<AccessPolicy>>> = {},
 ): Promise<Rig> {
   const clock = runtimeClock(globalThis);
   const tables = new EndpointTables({ startVersion: 1, origin: "test" });
@@ -47,7 +54,10 @@ export async function startRig(
   const thrown: unknown[] = [];
   for (const [name, methods] of Object.entries(services)) {
     const [environment = "", service = ""] = name.split("/");
-    registry.declareService(environment, service, defaultServicePolicy);
+    registry.declareService(environment, service, {
+      ...defaultServicePolicy,
+      access: { ...everybody, ...access[name] },
+    });
     if (methods === undefined) continue;
     const instance = `${service}-1-${environment}`;
     registry.upsertInstance({ environment, service, instance });
@@ -92,6 +102,10 @@ export async function startRig(
     url: `http://${host}:${gateway.httpPort}`,
     operator: operator.address,
     thrown,
+    setAccess(name, changed) {
+      const [environment = "", service = ""] = name.split("/");
+      registry.declareService(environment, service, { ...defaultServicePolicy, access: { ...everybody, ...changed } });
+    },
     kill,
     async close() {
       gateway.close();

@@ -10,6 +10,12 @@ import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
 import type { LeaseClock } from "@leveros/protocol/clock/lease-clock.ts";
 import {
+  type AccessPolicy,
+  type AllowedMethods,
+  allowedMethods,
+  isMethodAllowed,
+} from "@leveros/protocol/control/access.ts";
+import {
   defaultServicePolicy,
   operatorEnvironment,
   type ServiceLimits,
@@ -22,7 +28,7 @@ import { encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget, assemblyBytesMax } from "@leveros/protocol/invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
-import type { Hello, Identity } from "@leveros/protocol/session/hello.ts";
+import { describeIdentity, type Hello, type Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
 import {
   type Caller,
@@ -54,7 +60,7 @@ import {
 import { type ServedSlot, SlotHolder } from "./ownership/slot-holder.ts";
 import type { LinkHost } from "./peer-link.ts";
 import { OutboundRelay } from "./relay.ts";
-import { type MethodRoute, ServiceView } from "./service-view.ts";
+import { type MethodRoute, permissionDenied, ServiceView } from "./service-view.ts";
 
 /** Where tables come from, and where the app's registration goes. */
 export interface Discovery {
@@ -110,6 +116,11 @@ interface Link extends AppConnection {
   readonly kind: "app" | "peer" | "client";
   /** The `Caller` field for frames of this link, encoded; an app has none: its agent's peers know the agent. */
   caller: Uint8Array;
+  /** Of a peer: an agent of the environment here, which may call everything. */
+  isOfOwnEnvironment: boolean;
+  /** What another peer may call here, by `allowedBy`; found anew when the policy is another. */
+  allowed: AllowedMethods;
+  allowedBy: AccessPolicy | undefined;
   /** What runs in the app of this link, by the stream's id. */
   readonly invocations: Map<number, ParentInvocation>;
 }
@@ -193,7 +204,10 @@ export class Agent implements LinkHost {
       const serve = (method: string, prepare: ControlMethod) =>
         new InvocationServer({ ...runtime, host: new ControlHost(method, prepare) });
       this.#appServer = serve(ownershipMethod, (args, session) => this.#serveOwnership(holder, args, session));
-      this.#peerServer = serve(handOverMethod, (args) => holder.serveHandOver(args));
+      this.#peerServer = serve(handOverMethod, (args, session) => {
+        this.#checkSibling(session);
+        return holder.serveHandOver(args);
+      });
       this.#unwatch = options.discovery.subscribe(
         environment,
         service,
@@ -330,7 +344,15 @@ export class Agent implements LinkHost {
       return undefined;
     }
     this.#accepted[kind]++;
-    const link: Link = { kind, caller: noField, invocations: new Map(), app: undefined };
+    const link: Link = {
+      kind,
+      caller: noField,
+      isOfOwnEnvironment: false,
+      allowed: "none",
+      allowedBy: undefined,
+      invocations: new Map(),
+      app: undefined,
+    };
     const session: Session = new Session({
       transport,
       clock: this.clock,
@@ -340,6 +362,9 @@ export class Agent implements LinkHost {
       handler: {
         onHello: (hello) => {
           if (kind !== "app") link.caller = callerField(kind, hello);
+          const { environment } = this.identity;
+          link.isOfOwnEnvironment =
+            hello.role === "agent" && environment !== undefined && hello.environment === environment;
         },
         onOpen: (stream, open) => {
           if (kind === "peer") this.#onPeerOpen(link, session, stream, open);
@@ -408,6 +433,14 @@ export class Agent implements LinkHost {
     }
     const { link } = this.#app;
     return (channel) => holder.serveApp(identity, channel, link);
+  }
+
+  /** What the resources of a service had is for its other instances alone. */
+  #checkSibling({ provenIdentity: peer }: Session): void {
+    const { environment, service } = this.identity;
+    if (peer === undefined || (peer.environment === environment && peer.service === service)) return;
+    const who = describeIdentity(peer);
+    throw new LeverError("IDENTITY_DENIED", `${who} is no instance of ${environment}/${service}`, { effect: "none" });
   }
 
   /** For links: connects to a peer agent. */
@@ -562,12 +595,17 @@ export class Agent implements LinkHost {
     const { environment, service, instance = "this instance" } = this.identity;
     try {
       if (target.environment !== environment || target.service !== service) {
-        if (this.#peerServer !== undefined && isOfAgent(target)) return this.#peerServer.onOpen(stream, open);
+        if (this.#peerServer !== undefined && isOfAgent(target)) {
+          // What lies in a slot is for the instances of the service alone.
+          if (!link.isOfOwnEnvironment || session.hello?.service !== service) throw this.#denied(session.hello);
+          return this.#peerServer.onOpen(stream, open);
+        }
         throw new LeverError(
           "INSTANCE_UNREACHABLE",
           `${target.text} was sent to ${instance} of ${environment ?? "-"}/${service ?? "-"}; the table is old`,
         );
       }
+      if (!link.isOfOwnEnvironment) this.#checkAccess(link, session.hello, target.method);
       const hasFields = open.payloadAt > routingFixedBytes;
       const { resource, epoch, chain } = hasFields ? scanFields(frame, routingFixedBytes, open.payloadAt) : noFields;
       const call = resource === undefined ? undefined : this.#admit(resource, epoch ?? 0, chain !== undefined);
@@ -578,7 +616,7 @@ export class Agent implements LinkHost {
       if (call === undefined && !app.methods.has(target.method)) {
         throw new LeverError(
           "METHOD_NOT_FOUND",
-          `${environment}/${service} has no method ${target.method}; it has ${listed([...app.methods])}`,
+          `${environment}/${service} has no method ${target.method}; it has ${listed(shownMethods(link, app.methods))}`,
         );
       }
       const limits = this.#ownView?.limits ?? defaultServicePolicy.limits;
@@ -594,6 +632,31 @@ export class Agent implements LinkHost {
       refuse(stream, refusal);
       this.observer.served(refusal.code, 0);
     }
+  }
+
+  /** Throws PERMISSION_DENIED. */
+  #checkAccess(link: Link, hello: Hello | undefined, method: string): void {
+    const access = this.#ownView?.access;
+    const { environment = "" } = this.identity;
+    if (access === undefined || hello === undefined) {
+      // It may well be allowed, and others may know.
+      throw new LeverError(
+        "DISCOVERY_UNAVAILABLE",
+        `${this.identity.instance ?? "this instance"} has not heard from the operator yet who may call it`,
+        { effect: "none" },
+      );
+    }
+    if (link.allowedBy !== access) {
+      link.allowedBy = access;
+      link.allowed = allowedMethods(access, environment, hello);
+    }
+    if (!isMethodAllowed(link.allowed, method)) throw this.#denied(hello);
+  }
+
+  #denied(hello: Hello | undefined): LeverError {
+    const { environment = "-", service = "-" } = this.identity;
+    const caller = `${hello?.environment ?? hello?.role ?? "-"}${hello?.service === undefined ? "" : `/${hello.service}`}`;
+    return permissionDenied(caller, `${environment}/${service}`);
   }
 
   #admit(resource: Uint8Array, epoch: number, isNested: boolean): ResourceCall {
@@ -752,6 +815,11 @@ function callerField(kind: "peer" | "client", { environment, service, instance }
       : { ...(service !== undefined && { service }), ...(instance !== undefined && { instance }) }),
   };
   return encodeFields({ caller });
+}
+
+/** Those that the peer may call. */
+function shownMethods({ isOfOwnEnvironment, allowed }: Link, methods: ReadonlySet<string>): string[] {
+  return [...methods].filter((method) => isOfOwnEnvironment || isMethodAllowed(allowed, method));
 }
 
 /** Nothing of the stream has gone anywhere. */

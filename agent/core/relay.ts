@@ -150,8 +150,9 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
     } else if (this.#hold(view)) view.whenReady(this);
   }
 
-  /** The policy is known: starts unless the arguments, as far as they are there, are larger than it allows. */
+  /** The policy is known: starts unless it keeps the caller out, or the arguments are larger already than it allows. */
   #startWithin(now: number): void {
+    if (this.#isKeptOut()) return;
     if (this.#argsBytes > this.#view.limits.argsBytes) this.#argsTooLarge();
     else this.#start(now);
   }
@@ -204,7 +205,15 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
 
   // ---------------------------------------------------------------- attempts
 
+  /** Asked before anything else of the policy, which must not show, and before each attempt. */
+  #isKeptOut(): boolean {
+    const refusal = this.#view.whyNotAllowed(this.#route.target.method);
+    if (refusal !== undefined) this.#fail(refusal);
+    return refusal !== undefined;
+  }
+
   #start(now: number): void {
+    if (this.#isKeptOut()) return;
     if (this.#call.resourceHash !== undefined) return this.#enterSlot(this.#call.resourceHash);
     const { isChannel } = this.#inbound;
     const only = this.#only;
@@ -685,7 +694,7 @@ export class OutboundRelay extends DeadlineEntry implements StreamHandler, LinkW
         );
         return inbound.accept(payload);
       case FrameType.Refuse:
-        return this.#attemptFailed(decodeFault(payload).withEffect("none"));
+        return this.#attemptFailed(this.#view.asSeen(decodeFault(payload)).withEffect("none"));
       case FrameType.Reset: {
         const error = decodeFault(payload);
         if (!this.#isAnswered) {

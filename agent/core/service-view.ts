@@ -4,6 +4,12 @@
  */
 
 import {
+  type AccessPolicy,
+  type AllowedMethods,
+  allowedMethods,
+  isMethodAllowed,
+} from "@leveros/protocol/control/access.ts";
+import {
   defaultServicePolicy,
   type OnUncertain,
   type ServiceLimits,
@@ -76,6 +82,10 @@ export class ServiceView {
   /** Undefined for a service that holds no resources. */
   slots: SlotView | undefined;
   onUncertain: OnUncertain = "Wait";
+  /** Of the last table. */
+  access: AccessPolicy | undefined;
+  /** What may be called from here. It is the instance's agent that keeps others out: this only spares the way there. */
+  #allowed: AllowedMethods = "all";
 
   constructor(agent: Agent, environment: string, service: string) {
     this.#agent = agent;
@@ -128,6 +138,7 @@ export class ServiceView {
     this.#byId = undefined;
     this.#policyVersion++;
     this.limits = table.policy.limits;
+    if (this.access !== table.policy.access || !table.exists) this.#updateAccess(table);
     this.#balancer.update(
       table.instances.map((instance) => ({
         id: keyOf(instance),
@@ -147,13 +158,53 @@ export class ServiceView {
     this.#tell(undefined);
   }
 
+  #updateAccess({ exists, policy: { access } }: ServiceTable): void {
+    this.access = access;
+    // What there is not is not found, whoever asks.
+    this.#allowed = exists ? allowedMethods(access, this.environment, this.#agent.identity) : "all";
+  }
+
+  /** Undefined if the method may be called from here. */
+  whyNotAllowed(method: string): LeverError | undefined {
+    if (this.#allowed === "all" || isMethodAllowed(this.#allowed, method)) return undefined;
+    const { role, environment = "-", service } = this.#agent.identity;
+    // To those outside what is not exposed does not exist.
+    if (role === "gateway") return this.#notFound();
+    return permissionDenied(service === undefined ? environment : `${environment}/${service}`, this.#name);
+  }
+
+  /** As the caller is to see what an instance's agent has refused with. */
+  asSeen(refusal: LeverError): LeverError {
+    const isHidden = refusal.reason === "PERMISSION_DENIED" && this.#agent.identity.role === "gateway";
+    return isHidden ? this.#notFound() : refusal;
+  }
+
+  get #name(): string {
+    return `${this.environment}/${this.service}`;
+  }
+
+  #notFound(): LeverError {
+    return new LeverError(
+      "SERVICE_NOT_FOUND",
+      `there is no service ${this.#name}; check the name and the environment`,
+      {
+        effect: "none",
+      },
+    );
+  }
+
   #join(instance: TableInstance, balanced: BalancedInstance<Instance>): Instance {
     const key = keyOf(instance);
-    const link = this.#others.get(key)?.link ?? new PeerLink(this.#agent, instance.address);
+    const link = this.#others.get(key)?.link ?? this.#linkTo(instance.id, instance.address);
     this.#others.delete(key);
     const joined = { id: instance.id, key, link, balanced };
     this.#balanced.set(key, joined);
     return joined;
+  }
+
+  #linkTo(instance: string, address: string): PeerLink {
+    const { environment, service } = this;
+    return new PeerLink(this.#agent, address, { environment, service, instance });
   }
 
   #leave(gone: Instance): void {
@@ -188,7 +239,7 @@ export class ServiceView {
     if (key === undefined || address === "") return undefined;
     const known = this.#balanced.get(key) ?? this.#others.get(key);
     if (known !== undefined) return known;
-    const other: Instance = { id, key, link: new PeerLink(this.#agent, address), balanced: undefined };
+    const other: Instance = { id, key, link: this.#linkTo(id, address), balanced: undefined };
     this.#others.set(key, other);
     return other;
   }
@@ -225,7 +276,7 @@ export class ServiceView {
     if (!this.exists) return this.whyNone();
     return new LeverError(
       "NO_RESOURCES",
-      `the call names a resource, and ${this.environment}/${this.service} holds none; leave it out of the URL`,
+      `the call names a resource, and ${this.#name} holds none; leave it out of the URL`,
       { effect: "none" },
     );
   }
@@ -233,15 +284,12 @@ export class ServiceView {
   /** Why `pick` gave none. */
   whyNone(): LeverError {
     const table = this.#table;
-    const name = `${this.environment}/${this.service}`;
-    if (table === undefined || !table.exists) {
-      return new LeverError("SERVICE_NOT_FOUND", `there is no service ${name}; check the name and the environment`, {
-        effect: "none",
-      });
-    }
+    if (table === undefined || !table.exists) return this.#notFound();
     const states = table.instances.map((instance) => `${instance.id} is ${instance.state}`);
     const found = states.length === 0 ? "it has no instance" : states.slice(0, 5).join(", ");
-    return new LeverError("NO_INSTANCES", `no instance of ${name} can take calls now: ${found}`, { effect: "none" });
+    return new LeverError("NO_INSTANCES", `no instance of ${this.#name} can take calls now: ${found}`, {
+      effect: "none",
+    });
   }
 
   route(method: string): MethodRoute {
@@ -271,6 +319,15 @@ export class ServiceView {
     for (const { link } of this.#others.values()) link.close();
     this.#others.clear();
   }
+}
+
+/** `caller` and `service` by their environment and name. */
+export function permissionDenied(caller: string, service: string): LeverError {
+  return new LeverError(
+    "PERMISSION_DENIED",
+    `${caller} may not call ${service}: it is of another environment, and spec.access.callers of that LeverService does not name it`,
+    { effect: "none" },
+  );
 }
 
 function keyOf({ id, address }: TableInstance): string {

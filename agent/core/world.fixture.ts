@@ -7,6 +7,7 @@ import { Channel } from "@leveros/protocol/channel/channel.ts";
 import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
+import type { AccessPolicy } from "@leveros/protocol/control/access.ts";
 import {
   defaultServicePolicy,
   type InstanceState,
@@ -276,7 +277,9 @@ export class Node implements Peer {
       random: world.random,
       identity: {
         role: options.role ?? "agent",
-        ...(options.role === "gateway" ? {} : { environment, service: options.service ?? service }),
+        ...(options.role === "gateway"
+          ? {}
+          : { environment: options.environment ?? environment, service: options.service ?? service }),
         instance: id,
       },
       discovery: world.discoveryOf(this),
@@ -415,6 +418,7 @@ export function moved(epoch: number): LeverError {
 
 export interface NodeOptions {
   readonly service?: string;
+  readonly environment?: string;
   readonly role?: PeerRole;
   readonly address?: string;
   readonly limits?: Partial<AgentLimits>;
@@ -549,6 +553,8 @@ export class World {
       readonly service?: string;
       /** It holds resources; nobody is known to hold any yet. */
       readonly ownership?: Partial<OwnershipPolicy>;
+      /** Public at gateways unless given. */
+      readonly access?: Partial<AccessPolicy>;
     } = {},
   ): void {
     const name = change.service ?? service;
@@ -559,6 +565,7 @@ export class World {
         ...(change.idempotentMethods ?? []).map((method) => ({ name: method, timeoutMs, idempotent: true })),
       ],
       limits: { ...defaultServicePolicy.limits, ...change.limits },
+      access: { callers: [], gateway: { expose: "Public" }, ...change.access },
       ...(change.ownership && { ownership: { ...defaultOwnership, ...change.ownership } }),
     };
     const count = policy.ownership?.slots ?? 0;

@@ -138,7 +138,7 @@ describe("what is wrong is said with what to do", () => {
     await replica("operator-a");
     kube.refusal = (_method, path) => (path.endsWith("/portforward") ? 403 : undefined);
     const error = await failure(operator.services());
-    expect(error).toMatchObject({ code: "PERMISSION_DENIED" });
+    expect(error).toMatchObject({ reason: "PERMISSION_DENIED", code: "PERMISSION_DENIED" });
     expect(error.details).toMatchObject({
       remedy:
         'Have somebody grant you in namespace lever-system: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"].',

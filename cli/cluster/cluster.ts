@@ -124,7 +124,7 @@ export class Cluster implements Disposable {
     const problem = (
       message: string,
       remedy: string,
-      reason: "AGENT_UNREACHABLE" | "IDENTITY_DENIED" | "UNAUTHENTICATED",
+      reason: "AGENT_UNREACHABLE" | "PERMISSION_DENIED" | "UNAUTHENTICATED",
     ) => new LeverError(reason, message, { effect: "none", cause: error, details: { remedy } });
     if (error.status === 403) {
       const { group, resource, namespace } = right;
@@ -132,7 +132,7 @@ export class Cluster implements Disposable {
         `the API server refuses it: ${error.said?.message ?? error.message}`,
         `Have somebody grant you ${namespace === undefined ? "by a ClusterRole" : `in namespace ${namespace}`}: ` +
           `apiGroups: ["${group}"], resources: ["${resource}"], verbs: ${JSON.stringify(right.verbs).replaceAll(",", ", ")}.`,
-        "IDENTITY_DENIED",
+        "PERMISSION_DENIED",
       );
     }
     if (error.status === 401) {

@@ -254,7 +254,8 @@ describe("a client", () => {
 
   it("goes through a gateway from outside, with an environment of its own", async () => {
     const cluster = new TestCluster("shop");
-    cluster.declareService("hello", defaultServicePolicy);
+    const access = { callers: [], gateway: { expose: "Public" } } as const;
+    cluster.declareService("hello", { ...defaultServicePolicy, access });
     const { agent, whenServing } = cluster.addInstance("hello", "hello-1");
     const server = new MethodServer(
       agent.connection.retain(),

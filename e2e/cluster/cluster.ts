@@ -195,6 +195,22 @@ export class Cluster {
     this.#running.set(name, child);
   }
 
+  /** A program of the control plane goes on living, and does nothing until `resume`. */
+  pause(name: string): void {
+    this.#signal(name, "SIGSTOP");
+  }
+
+  resume(name: string): void {
+    this.#signal(name, "SIGCONT");
+  }
+
+  #signal(name: string, signal: NodeJS.Signals): void {
+    if (this.nodes.some((node) => node.name === name))
+      throw new Error(`${name} is a node: of it only the outside stops`);
+    const child = this.#running.get(name);
+    if (child?.kill(signal) !== true) throw new Error(`${name} does not run`);
+  }
+
   /** Asks the API server as admin; undefined if it does not answer. */
   async get(url: string): Promise<{ readonly status: number | undefined; readonly body: unknown } | undefined> {
     const [ca, cert, key] = await Promise.all([

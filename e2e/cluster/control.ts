@@ -1,6 +1,6 @@
 /**
- * How tests switch parts of a running cluster off and on: one line over a socket, `stop n2` or `start kube-apiserver`,
- * answered by `ok` or by what went wrong. The names are those of nodes and of the control plane's programs.
+ * How tests switch parts of a running cluster off and on: one line over a socket, `stop n2`, `start kube-apiserver` or
+ * `pause etcd`, answered by `ok` or by what went wrong. The names are those of nodes and of the control plane's programs.
  *
  * The one cluster of a machine is held by a lock that ends with its process.
  */
@@ -34,12 +34,20 @@ export async function lockMachine(): Promise<void> {
   lock.unref();
 }
 
+async function obey(cluster: Cluster, verb: string, name: string): Promise<void> {
+  if (verb === "stop") await cluster.stop(name);
+  else if (verb === "start") await cluster.start(name);
+  else if (verb === "pause") cluster.pause(name);
+  else if (verb === "resume") cluster.resume(name);
+  else throw new Error(`${verb}: expected stop, start, pause or resume`);
+}
+
 export async function serveControl(cluster: Cluster): Promise<Server> {
   const server = createServer((socket) => {
     socket.on("error", () => {});
     createInterface(socket).once("line", (line) => {
       const [verb, name = ""] = line.split(" ");
-      const done = verb === "stop" ? cluster.stop(name) : cluster.start(name);
+      const done = obey(cluster, verb as string, name);
       done.then(
         () => socket.end("ok\n"),
         (error: unknown) => socket.end(`${error}\n`),
@@ -64,6 +72,10 @@ async function ask(line: string): Promise<void> {
 /** A power loss of a node, or the sudden end of a program of the control plane. */
 export const powerOff = (name: string): Promise<void> => ask(`stop ${name}`);
 export const powerOn = (name: string): Promise<void> => ask(`start ${name}`);
+
+/** A program of the control plane hangs: connections to it open, and nothing is answered. */
+export const pause = (name: string): Promise<void> => ask(`pause ${name}`);
+export const resume = (name: string): Promise<void> => ask(`resume ${name}`);
 
 /** Takes a node off the network; its pods run on. */
 export async function cutOff(node: string): Promise<void> {

@@ -4,7 +4,7 @@
  *
  * `lever.test/<name>:<version>` for operator, agent, gateway, each example and each folder of e2e/fixtures; its twin
  * `<version>-next` has the same files and another id, for upgrades. Examples are also there by the names that their
- * manifests have.
+ * manifests have. `agent:<version>-without-hold` is for a control (`sick-agent.ts`).
  */
 
 import { globSync } from "node:fs";
@@ -13,8 +13,27 @@ import path from "node:path";
 import { run } from "./command.ts";
 import { readContainerfile } from "./containerfile.ts";
 import { type Image, writeLayer } from "./image.ts";
+import { bundleSickAgent, sickAgents } from "./sick-agent.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
+
+/** Each is the agent's image with another program. */
+async function sickAgentImages(
+  agent: Omit<Image, "name">,
+  tag: string,
+  content: string,
+  baseLayers: readonly string[],
+): Promise<Image[]> {
+  const images: Image[] = [];
+  for (const [suffix, patches] of Object.entries(sickAgents)) {
+    const own = `${content}-${suffix}`;
+    await cp(content, own, { recursive: true });
+    await bundleSickAgent(patches, path.join(own, "app"));
+    await writeLayer(own, `${own}.tar`);
+    images.push({ ...agent, layers: [...baseLayers, `${own}.tar`], name: `${tag}-${suffix}` });
+  }
+  return images;
+}
 
 /** `baseLayers` have Node; `baseEnv` finds it. */
 export async function leverImages(baseLayers: readonly string[], baseEnv: readonly string[]): Promise<Image[]> {
@@ -50,6 +69,7 @@ export async function leverImages(baseLayers: readonly string[], baseEnv: readon
     };
     const tag = `lever.test/${name}:${version}`;
     images.push({ ...image, name: tag });
+    if (name === "agent") images.push(...(await sickAgentImages(image, tag, content, baseLayers)));
     images.push({ ...image, name: `${tag}-next`, config: { ...image.config, Labels: { "lever.test/build": "next" } } });
     // As a kubelet calls it.
     if (folder.startsWith("examples/")) images.push({ ...image, name: `docker.io/lever/example-${name}:${version}` });

@@ -20,8 +20,10 @@ export const root = fileURLToPath(new URL("../../", import.meta.url));
 const bin = path.join(root, "node_modules/.bin");
 
 export interface LeverDevOptions {
-  /** Files or folders below the root of the repository. */
+  /** Files or folders, absolute or below the root of the repository. */
   readonly manifests: readonly string[];
+  /** More flags. */
+  readonly flags?: readonly string[];
   readonly agents?: "hosted" | "process";
   /** For `lever dev` and all agents. */
   readonly env?: Readonly<Record<string, string>>;
@@ -77,7 +79,8 @@ export class LeverDev implements AsyncDisposable {
     const appEnv = { E2E_LOG: log.file, ...options.appEnv };
     const args = [
       ...["dev", "--http-port", "0", "--port", "0", "--agent", options.agents ?? "hosted"],
-      ...options.manifests.flatMap((file) => ["-f", path.join(root, file)]),
+      ...options.manifests.flatMap((file) => ["-f", path.resolve(root, file)]),
+      ...(options.flags ?? []),
       ...Object.entries(appEnv).flatMap(([name, value]) => ["--env", `${name}=${value}`]),
     ];
     const { NODE_OPTIONS: _, ...inherited } = process.env;

@@ -21,3 +21,17 @@ export function patchEnvironment(patches: readonly SourcePatch[]): Record<string
     NODE_OPTIONS: `--import=${new URL("./apply-patches.mjs", import.meta.url).href}`,
   };
 }
+
+/** An agent that does not hold calls for resources that move: it answers at once. */
+export const withoutHold: readonly SourcePatch[] = [
+  {
+    file: "agent/core/relay.ts",
+    find: 'if (this.#call.startsInHook && (row.holder === "" || row.isMoving)) {',
+    replace: 'if (row.holder === "" || row.isMoving) {',
+  },
+  {
+    file: "agent/core/relay.ts",
+    find: "if (this.#call.startsInHook) return this.#fail(inTransition(error.rawMessage));",
+    replace: "return this.#fail(inTransition(error.rawMessage));",
+  },
+];

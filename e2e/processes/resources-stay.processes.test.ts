@@ -11,7 +11,7 @@ import { lever } from "../harness/lever-command.ts";
 import { LeverDev } from "../harness/lever-dev.ts";
 import { tally } from "../harness/load.ts";
 import { Listener, percentile, RoomLoad, roomNames, roomsByInstance } from "../harness/room-load.ts";
-import type { SourcePatch } from "../harness/source-patch.ts";
+import { type SourcePatch, withoutHold } from "../harness/source-patch.ts";
 import { until } from "../harness/until.ts";
 
 const manifests = ["e2e/fixtures/rooms/rooms.yaml"];
@@ -201,16 +201,7 @@ test("the control: a plain hash moves others too, calls that are not held fail, 
         return assignments;
         const evenShare = Math.floor(`,
     },
-    {
-      file: "agent/core/relay.ts",
-      find: 'if (this.#call.startsInHook && (row.holder === "" || row.isMoving)) {',
-      replace: 'if (row.holder === "" || row.isMoving) {',
-    },
-    {
-      file: "agent/core/relay.ts",
-      find: "if (this.#call.startsInHook) return this.#fail(inTransition(error.rawMessage));",
-      replace: "return this.#fail(inTransition(error.rawMessage));",
-    },
+    ...withoutHold,
     {
       file: "clients/node/context.ts",
       find: "return this.#invocation.takeCursor();",

@@ -100,6 +100,8 @@ describe("LeverService", () => {
       ".spec.template.spec.containers[].envFrom": "atomic",
       ".spec.template.spec.initContainers": ["name"],
       ".spec.template.spec.volumes": ["name"],
+      ".spec.access.callers": "atomic",
+      ".spec.access.gateway.methods": "atomic",
       ".spec.methods": ["name"],
       ".status.conditions": ["type"],
     });

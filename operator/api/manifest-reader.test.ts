@@ -52,6 +52,7 @@ describe("a valid manifest", () => {
         spec: {
           replicas: 1,
           template: { spec: { containers: [{ name: "app" }] } },
+          access: { callers: [], gateway: { expose: "None" } },
           methods: [],
           limits: {
             argsBytes: 1024 ** 2,
@@ -100,6 +101,11 @@ describe("a valid manifest", () => {
     ],
     ["the most ownership", "ownership: { slots: 4096, onUncertain: Serve, leaseSeconds: 300, idleSeconds: 604800 }"],
     ["ownership as it comes", "ownership: {}"],
+    ["access as it comes", "access: {}"],
+    ["access of nobody", "access: { callers: [], gateway: {} }"],
+    ["access of others", "access: { callers: [{ namespace: billing }, { namespace: crm, service: people }] }"],
+    ["access of everybody", "access: { gateway: { expose: Public } }"],
+    ["access to one method", "access: { gateway: { expose: Public, methods: [history] } }"],
     ["the agent as it comes", "agent: {}\n  replicas: 1"],
     [
       "the agent's resources",

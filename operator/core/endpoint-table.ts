@@ -9,6 +9,7 @@
  * was after the last change at or before v.
  */
 
+import { isSameAccess } from "@leveros/protocol/control/access.ts";
 import {
   defaultServicePolicy,
   type Instance,
@@ -192,6 +193,11 @@ export class EndpointTables {
     return { environment, service, version: this.#version, exists: false, instances: [], policy: defaultServicePolicy };
   }
 
+  /** Undefined for a service that is not declared. */
+  policyOf(environment: string, service: string): ServicePolicy | undefined {
+    return this.#declared(environment, service)?.policy;
+  }
+
   /** The tables of all declared services. */
   tables(): ServiceTable[] {
     return [...this.#entries.values()].filter((entry) => entry.exists).map(snapshotOf);
@@ -338,7 +344,8 @@ function isSamePolicy(a: ServicePolicy, b: ServicePolicy): boolean {
     a.limits.messageBytes === b.limits.messageBytes &&
     a.limits.inFlightPerInstance === b.limits.inFlightPerInstance &&
     a.limits.channelsPerInstance === b.limits.channelsPerInstance &&
-    isSameOwnership(a.ownership, b.ownership)
+    isSameOwnership(a.ownership, b.ownership) &&
+    isSameAccess(a.access, b.access)
   );
 }
 

@@ -2,16 +2,19 @@
  * One connection on `lever://lever-system/operator/discoveryChan`, of an agent or gateway: tables go out over it, and
  * reports of the agent's app come in.
  *
- * It owns what this connection was sent. Invariant: at most one message waits to be sent; a subscriber that is slow gets,
- * when it is ready, what has changed since its last message, in one. The tables and the states are `operator/core`'s.
+ * It owns what this connection was sent. Invariants: at most one message waits to be sent; a subscriber that is slow
+ * gets, when it is ready, what has changed since its last message, in one; of a service of which it may call nothing it
+ * is told no instance. The tables and the states are `operator/core`'s.
  */
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import { allowedMethods, type CallerIdentity } from "@leveros/protocol/control/access.ts";
 import {
   type AgentMessage,
   type DiscoveryIdentity,
   decodeAgentMessage,
+  defaultServicePolicy,
   instancesPerMessageMax,
   type OperatorMessage,
   type SubscribeMessage,
@@ -44,9 +47,19 @@ export interface DiscoveryCounters {
   deltasSent: number;
 }
 
+/**
+ * How a subscriber sees a service: `open` as it is; `denied`, that it is there and may not be called; `hidden`, as if it
+ * were not there. The latter two say nothing of instances, slots and policy.
+ */
+type Sight = "open" | "denied" | "hidden";
+
+const blankOrigin = "blank";
+
 interface Subscription {
   readonly environment: string;
   readonly service: string;
+  /** As which the subscriber was last shown it here; undefined: not yet. */
+  shown: Sight | undefined;
   /** What the subscriber has, once all that was sent has arrived; undefined: nothing. */
   version: number | undefined;
   /** When the oldest change that it was not sent was made, on the clock. */
@@ -59,6 +72,7 @@ export class DiscoveryConnection {
   #line: ReportLine | undefined;
   readonly #reports: AgentReports | undefined;
   readonly #onSent: ((lagMs: number) => void) | undefined;
+  readonly #subscriber: CallerIdentity;
   readonly #registry: ServiceRegistry;
   readonly #tables: EndpointTables;
   readonly #clock: Clock;
@@ -72,7 +86,9 @@ export class DiscoveryConnection {
   #channel: Channel<unknown, OperatorMessage> | undefined;
   #isSending = false;
 
-  constructor(options: DiscoveryConnectionOptions, counters: DiscoveryCounters) {
+  /** `subscriber`: by the HELLO of the session. */
+  constructor(options: DiscoveryConnectionOptions, counters: DiscoveryCounters, subscriber: CallerIdentity) {
+    this.#subscriber = subscriber;
     this.#registry = options.registry;
     this.#tables = options.registry.tables;
     this.#clock = options.clock;
@@ -157,6 +173,7 @@ export class DiscoveryConnection {
     const subscription: Subscription = {
       environment,
       service,
+      shown: undefined,
       version: origin === this.#tables.origin ? version : undefined,
       behindSince: undefined,
       unwatch: this.#tables.watch(environment, service, () => this.#isBehind(subscription)),
@@ -189,8 +206,7 @@ export class DiscoveryConnection {
         this.#behind.delete(subscription);
         const since = subscription.behindSince ?? this.#clock.now();
         subscription.behindSince = undefined;
-        await this.#bringUp(subscription);
-        this.#onSent?.(this.#clock.now() - since);
+        if (await this.#bringUp(subscription)) this.#onSent?.(this.#clock.now() - since);
       }
     } catch {
       // The channel has ended: `run` learns of it too, and says why.
@@ -199,21 +215,40 @@ export class DiscoveryConnection {
     }
   }
 
-  async #bringUp(subscription: Subscription): Promise<void> {
+  #sightOf({ environment, service }: Subscription): Sight {
+    const { role } = this.#subscriber;
+    const policy = this.#tables.policyOf(environment, service);
+    // The replicas of the operator are one.
+    if (policy === undefined || role === "operator") return "open";
+    if (allowedMethods(policy.access, environment, this.#subscriber) !== "none") return "open";
+    return role === "agent" ? "denied" : "hidden";
+  }
+
+  /** False if it has all that it may have. */
+  async #bringUp(subscription: Subscription): Promise<boolean> {
+    const sight = this.#sightOf(subscription);
+    const isNew = subscription.shown !== sight;
+    if (isNew && subscription.shown !== undefined) subscription.version = undefined;
+    subscription.shown = sight;
+    if (sight !== "open") {
+      if (isNew) await this.#sendBlank(subscription, sight === "denied");
+      return isNew;
+    }
     const { environment, service, version } = subscription;
     const changes = version === undefined ? undefined : this.#tables.changesSince(environment, service, version);
     if (changes !== undefined && this.#fits(changes)) {
-      if (changes.version === version) return;
+      if (changes.version === version) return false;
       subscription.version = changes.version;
       this.#counters.deltasSent++;
-      return this.#send({ type: "delta", environment, service, ...changes });
+      await this.#send({ type: "delta", environment, service, ...changes });
+      return true;
     }
     const { instances, slots, ...table } = this.#tables.table(environment, service);
     subscription.version = table.version;
     this.#counters.tablesSent++;
     for (let part = 0, more = true; more; part++) {
       // Unsubscribed meanwhile.
-      if (this.#subscriptions.get(`${environment}/${service}`) !== subscription) return;
+      if (this.#subscriptions.get(`${environment}/${service}`) !== subscription) return false;
       const instancesEnd = (part + 1) * this.#instancesPerMessageMax;
       const slotsEnd = (part + 1) * this.#slotRowsPerMessageMax;
       more = instancesEnd < instances.length || slotsEnd < (slots?.length ?? 0);
@@ -227,6 +262,24 @@ export class DiscoveryConnection {
         more,
       });
     }
+    return true;
+  }
+
+  /** Its version has an origin of its own: no change of the table can follow on it. */
+  #sendBlank({ environment, service }: Subscription, exists: boolean): Promise<void> {
+    this.#counters.tablesSent++;
+    return this.#send({
+      type: "table",
+      origin: blankOrigin,
+      environment,
+      service,
+      version: this.#tables.version,
+      exists,
+      instances: [],
+      policy: defaultServicePolicy,
+      part: 0,
+      more: false,
+    });
   }
 
   /** In one message. */

@@ -12,6 +12,7 @@ import {
 } from "@leveros/protocol/control/discovery.ts";
 import { decodeHolderIdentity, ownershipMethod } from "@leveros/protocol/control/ownership.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import {
@@ -19,7 +20,13 @@ import {
   type DiscoveryConnectionOptions,
   type DiscoveryCounters,
 } from "./discovery-connection.ts";
-import { type OperatorCall, type OperatorChannel, OperatorServer, type RunChannel } from "./operator-server.ts";
+import {
+  agentSessionsMax,
+  type OperatorCall,
+  type OperatorChannel,
+  OperatorServer,
+  type RunChannel,
+} from "./operator-server.ts";
 import { type HolderDoor, OwnershipConnection } from "./ownership-connection.ts";
 
 export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
@@ -29,6 +36,8 @@ export interface DiscoveryServerOptions extends DiscoveryConnectionOptions {
   /** Further methods, by name. */
   readonly calls?: Readonly<Record<string, OperatorCall>>;
   readonly channels?: Readonly<Record<string, OperatorChannel>>;
+  /** The same, for the operator's other replicas alone. */
+  readonly replicaChannels?: Readonly<Record<string, OperatorChannel>>;
   /** Sessions at a time, one for each agent or gateway; 20,000 unless set. One more is closed: OVERLOADED. */
   readonly sessionsMax?: number;
   /** Messages that wait for a slow agent on `ownershipChan`; 1,000 unless set. */
@@ -52,14 +61,25 @@ export class DiscoveryServer {
 
   constructor(options: DiscoveryServerOptions) {
     this.#options = options;
-    const { clock, leader, calls = {}, channels = {}, sessionsMax = 20_000, library } = options;
+    const { clock, leader, calls = {}, channels = {}, replicaChannels = {}, library } = options;
+    const { sessionsMax = agentSessionsMax } = options;
+    const forReplicas = Object.entries(replicaChannels).map(([method, open]): [string, OperatorChannel] => [
+      method,
+      (args, session) => {
+        checkReplica(method, helloOf(session));
+        return open(args, session);
+      },
+    ]);
     this.#server = new OperatorServer({
       clock,
       calls,
       channels: {
         ...channels,
+        ...Object.fromEntries(forReplicas),
         [discoveryMethod]: (args, session) => this.#discover(session, args),
-        ...(leader !== undefined && { [ownershipMethod]: (args: readonly unknown[]) => this.#hold(leader, args) }),
+        ...(leader !== undefined && {
+          [ownershipMethod]: (args: readonly unknown[], session: Session) => this.#hold(leader, session, args),
+        }),
       },
       sessionsMax,
       library,
@@ -92,7 +112,9 @@ export class DiscoveryServer {
       });
     }
     const identity = decodeDiscoveryIdentity(args);
-    const connection = new DiscoveryConnection(this.#options, this.counters);
+    const hello = helloOf(session);
+    if (identity.instance !== undefined) checkInstance(identity, hello);
+    const connection = new DiscoveryConnection(this.#options, this.counters, hello);
     connection.connect(identity);
     this.#discovering.add(session);
     return async (channel) => {
@@ -112,9 +134,11 @@ export class DiscoveryServer {
     };
   }
 
-  #hold(leader: HolderDoor, args: readonly unknown[]): RunChannel {
+  #hold(leader: HolderDoor, session: Session, args: readonly unknown[]): RunChannel {
+    const identity = decodeHolderIdentity(args);
+    checkInstance(identity, helloOf(session));
     const connection = new OwnershipConnection(this.#options.waitingMessagesMax);
-    connection.connect(leader, decodeHolderIdentity(args));
+    connection.connect(leader, identity);
     return async (channel) => {
       try {
         await connection.run(channel);
@@ -123,4 +147,33 @@ export class DiscoveryServer {
       }
     };
   }
+}
+
+/** Calls come after HELLO only. */
+function helloOf({ hello }: Session): Identity {
+  if (hello === undefined) throw new TypeError("a call on a session without HELLO");
+  return hello;
+}
+
+/** Throws IDENTITY_DENIED. */
+function checkReplica(method: string, { role }: Identity): void {
+  if (role === "operator") return;
+  throw new LeverError("IDENTITY_DENIED", `${method} is for the operator's own replicas, not for the role ${role}`, {
+    effect: "none",
+  });
+}
+
+/** An agent speaks for its own instance alone. Throws IDENTITY_DENIED. */
+function checkInstance(
+  said: Pick<DiscoveryIdentity, "environment" | "service" | "instance">,
+  { role, environment = "-", service = "-", instance = "-" }: Identity,
+): void {
+  const isOwn = said.environment === environment && said.service === service && said.instance === instance;
+  if (role === "agent" && isOwn) return;
+  throw new LeverError(
+    "IDENTITY_DENIED",
+    `the ${role} ${environment}/${service}/${instance} speaks for ` +
+      `${said.environment}/${said.service}/${said.instance}; an agent may for its own instance alone`,
+    { effect: "none" },
+  );
 }

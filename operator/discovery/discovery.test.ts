@@ -5,6 +5,7 @@ import { DiscoveryClient, type DiscoveryClientOptions } from "@leveros/agent/cor
 import { Channel } from "@leveros/protocol/channel/channel.ts";
 import { startChannel } from "@leveros/protocol/channel/open-channel.ts";
 import { VirtualClock } from "@leveros/protocol/clock/virtual-clock.ts";
+import type { AccessPolicy } from "@leveros/protocol/control/access.ts";
 import {
   type DiscoveryIdentity,
   defaultServicePolicy,
@@ -17,6 +18,7 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { InvocationServer } from "@leveros/protocol/invocation/invocation-server.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
@@ -101,7 +103,8 @@ class World {
     this.operatorSessions = [];
   }
 
-  dial(): { session: Session; transport: GatedTransport } {
+  /** Of an agent of the environment, unless it is told otherwise. */
+  dial(identity: Identity = { role: "agent", environment: "dev" }): { session: Session; transport: GatedTransport } {
     if (!this.isUp) throw new LeverError("CONNECTION_LOST", "connection refused", { effect: "none" });
     const [a, b] = memoryTransportPair(this.clock);
     const transport = new GatedTransport(a);
@@ -110,7 +113,7 @@ class World {
       transport,
       clock: this.clock,
       side: "dialer",
-      identity: { role: "agent" },
+      identity,
       limits: defaultSessionLimits,
       handler: {
         onOpen(stream) {
@@ -129,7 +132,7 @@ class World {
     const client = new DiscoveryClient({
       dial: async () => {
         dialledAt.push(this.clock.now());
-        const { session, transport } = this.dial();
+        const { session, transport } = this.dial(identity.instance === undefined ? undefined : identity);
         transports.push(transport);
         sessions.push(session);
         return session;
@@ -570,7 +573,7 @@ describe("an instance", () => {
     const older = world.agent(agentOf(1), {
       dial: async () => {
         if (dials++ > 0) throw new Error("no more");
-        return world.dial().session;
+        return world.dial(agentOf(1)).session;
       },
     });
     older.client.register(registration);
@@ -674,8 +677,164 @@ describe("a slow subscriber", () => {
 const none = new Uint8Array(0);
 
 /** An agent of which nothing is known to be right. */
-async function open(world: World, args: unknown[], target = new Target("lever-system", "operator", "discoveryChan")) {
-  const { session } = world.dial();
+describe("a service of another environment", () => {
+  const chat = (access: Partial<AccessPolicy> = {}) => ({
+    ...defaultServicePolicy,
+    methods: [{ name: "say", timeoutMs: 7, idempotent: true }],
+    access: { ...defaultServicePolicy.access, ...access },
+  });
+  const blank = { instances: [], policy: defaultServicePolicy };
+  const billing: Identity = { role: "agent", environment: "billing", service: "invoices", instance: "invoices-1" };
+
+  /** A subscriber of the role, and every byte that it was sent. */
+  function subscriber(world: World, identity: Identity) {
+    const tables: ServiceTable[] = [];
+    const sent: string[] = [];
+    const agent = world.agent(gateway, {
+      dial: async () => {
+        const { session, transport } = world.dial(identity);
+        transport.onBytes = (bytes) => sent.push(new TextDecoder("latin1").decode(bytes));
+        return session;
+      },
+    });
+    agent.client.subscribe("dev", "chat", (table) => tables.push(table));
+    return { ...agent, tables, sent };
+  }
+
+  it.each<[string, Identity, boolean]>([
+    ["is known to exist by agents that may not call it", billing, true],
+    ["is not known to gateways that do not expose it", { role: "gateway" }, false],
+    ["is not known to clients", { role: "client", environment: "dev" }, false],
+  ])("%s; nothing is said of its instances, nor of their coming and going", async (_, identity, exists) => {
+    const world = new World();
+    world.registry.declareService("dev", "chat", chat());
+    world.registry.upsertInstance({ ...instance(1), address: "10.9.8.7:3837" });
+    const { tables, sent } = subscriber(world, identity);
+    await world.settle();
+    expect(tables).toMatchObject([{ ...blank, exists }]);
+    const messages = sent.length;
+    world.registry.upsertInstance({ ...instance(2), address: "10.9.8.6:3837" });
+    world.registry.declareService("dev", "chat", chat({ callers: [{ environment: "crm" }] }));
+    await world.settle();
+    expect(sent.length).toBe(messages);
+    expect(sent.join("")).not.toMatch(/chat-|10[.]9|say|crm/);
+    if (!exists) {
+      const nobody = subscriber(world, identity);
+      nobody.client.subscribe("dev", "nosuch", (table) => nobody.tables.push(table));
+      await world.settle();
+      const [one, other] = nobody.tables.map(({ service: _service, version: _version, ...rest }) => rest);
+      expect(one).toEqual(other);
+    }
+    world.end();
+  });
+
+  it("counts for the lag of what is sent only when something is", async () => {
+    let sent = 0;
+    const world = new World({ onSent: () => sent++ });
+    world.registry.declareService("dev", "chat", chat());
+    subscriber(world, billing);
+    await world.settle();
+    for (let n = 0; n < 5; n++) {
+      world.registry.upsertInstance(instance(n));
+      await world.settle();
+    }
+    expect(sent).toBe(1);
+    world.registry.declareService("dev", "chat", chat({ callers: [{ environment: "billing" }] }));
+    await world.settle();
+    expect(sent).toBe(2);
+    world.end();
+  });
+
+  it("is shown, hidden and shown again as its policy changes, across reconnects too", async () => {
+    const world = new World();
+    const allowed = chat({ callers: [{ environment: "billing", service: "invoices" }], gateway: { expose: "Public" } });
+    world.registry.declareService("dev", "chat", chat());
+    world.registry.upsertInstance(instance(1));
+    const agent = subscriber(world, billing);
+    const gate = subscriber(world, { role: "gateway" });
+    const seen = () => [agent, gate].map(({ tables }) => [tables.at(-1)?.exists, tables.at(-1)?.instances.length]);
+    await world.settle();
+    for (let round = 0; round < 3; round++) {
+      expect(seen()).toEqual([
+        [true, 0],
+        [false, 0],
+      ]);
+      world.registry.declareService("dev", "chat", allowed);
+      await world.settle();
+      expect(seen()).toEqual([
+        [true, 1],
+        [true, 1],
+      ]);
+      for (const { client } of [agent, gate]) {
+        expect(plain(client.tableOf("dev", "chat"))).toEqual(plain(world.tables.table("dev", "chat")));
+      }
+      if (round === 1) {
+        // What was had before the connection broke is of no use any more.
+        for (const session of world.operatorSessions.splice(0)) session.destroy(new LeverError("CANCELLED", "cut"));
+      }
+      world.registry.declareService("dev", "chat", chat());
+      await world.run(2000);
+    }
+    expect(seen()).toEqual([
+      [true, 0],
+      [false, 0],
+    ]);
+    for (const session of world.operatorSessions.splice(0)) session.destroy(new LeverError("CANCELLED", "cut"));
+    world.registry.declareService("dev", "chat", allowed);
+    await world.run(2000);
+    expect(plain(agent.client.tableOf("dev", "chat"))).toEqual(plain(world.tables.table("dev", "chat")));
+    world.end();
+  });
+
+  it("is shown to those of its own environment, to those it names, and to the operator's replicas, as it is", async () => {
+    const world = new World();
+    world.registry.declareService("dev", "chat", chat({ callers: [{ environment: "crm", service: "people" }] }));
+    world.registry.upsertInstance(instance(1));
+    const identities: Identity[] = [
+      { role: "agent", environment: "dev" },
+      { role: "agent", environment: "crm", service: "people" },
+      { role: "operator" },
+    ];
+    const subscribers = identities.map((identity) => subscriber(world, identity));
+    await world.settle();
+    for (const { tables } of subscribers) {
+      expect(plain(tables[0])).toEqual(plain(world.tables.table("dev", "chat")));
+    }
+    world.end();
+  });
+
+  it("has no instance that an agent of another one speaks for", async () => {
+    const world = new World();
+    world.registry.declareService("dev", "chat", chat());
+    world.registry.upsertInstance(instance(1));
+    for (const identity of [billing, { role: "client", ...instance(1) }, { role: "agent", ...instance(2) }] as const) {
+      const { client, errors } = world.agent(agentOf(1), { dial: async () => world.dial(identity).session });
+      client.register(registration);
+      await world.settle();
+      expect(errors[0]?.reason).toBe("IDENTITY_DENIED");
+      client.close();
+    }
+    expect(statesOf(world.tables.table("dev", "chat"))).toEqual({ "chat-1-ab12": "Starting" });
+    world.end();
+  });
+
+  it("has no channel for the operator's replicas", async () => {
+    const world = new World({ replicaChannels: { replicaChan: () => async () => {} } });
+    const target = new Target("lever-system", "operator", "replicaChan");
+    expect((await open(world, [], target)).result).toMatchObject({ reason: "IDENTITY_DENIED", effect: "none" });
+    expect((await open(world, [], target, { role: "operator" })).result).toBeInstanceOf(Channel);
+    world.end();
+  });
+});
+
+async function open(
+  world: World,
+  args: unknown[],
+  target = new Target("lever-system", "operator", "discoveryChan"),
+  identity?: Identity,
+) {
+  const [first] = args as [Identity | undefined];
+  const { session } = world.dial(first?.instance === undefined ? identity : first);
   const runtime = {
     wheel: new DeadlineWheel(world.clock),
     budget: new AssemblyBudget(1 << 24),

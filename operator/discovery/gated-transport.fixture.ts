@@ -3,6 +3,8 @@ import type { Transport, TransportEvents } from "@leveros/protocol/transport/tra
 /** A transport whose reader can be made to stall. */
 export class GatedTransport implements Transport {
   isOpen = true;
+  /** Sees what comes in. */
+  onBytes: ((chunk: Uint8Array) => void) | undefined;
   readonly #inner: Transport;
   #events: TransportEvents | undefined;
   #held: Uint8Array[] = [];
@@ -20,7 +22,11 @@ export class GatedTransport implements Transport {
   start(events: TransportEvents): void {
     this.#events = events;
     this.#inner.start({
-      onData: (chunk) => (this.isOpen ? events.onData(chunk) : void this.#held.push(chunk)),
+      onData: (chunk) => {
+        this.onBytes?.(chunk);
+        if (this.isOpen) events.onData(chunk);
+        else this.#held.push(chunk);
+      },
       onDrain: () => events.onDrain(),
       onClose: (error) => events.onClose(error),
     });

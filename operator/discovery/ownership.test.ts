@@ -23,6 +23,7 @@ import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
 import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
@@ -96,7 +97,7 @@ class Peer {
     now: () => clock.now(),
   };
 
-  constructor() {
+  constructor(part: Partial<Identity> = {}) {
     const [a, b] = memoryTransportPair(clock);
     this.transport = new GatedTransport(a);
     server.accept(b);
@@ -105,7 +106,7 @@ class Peer {
       transport: this.transport,
       clock,
       side: "dialer",
-      identity: { role: "agent" },
+      identity: { role: "agent", ...service, instance: "chat-1", ...part },
       limits: defaultSessionLimits,
       handler,
     });
@@ -261,9 +262,18 @@ describe("a holder", () => {
     [[], "INVALID_ARGUMENTS"],
     [[{ ...identity(), holds: [{ slot: -1 }] }], "INVALID_ARGUMENTS"],
     [[new Uint8Array(2)], "ARGS_FORM"],
-    [[identity({ service: "other" })], "NO_RESOURCES"],
+    [[identity({ service: "other" })], "IDENTITY_DENIED"],
+    [[identity({ instance: "chat-2" })], "IDENTITY_DENIED"],
   ])("is refused with effect none: %j", async (args, reason) => {
     await expect(new Peer().open("ownershipChan", args)).rejects.toMatchObject({ reason, effect: "none" });
+  });
+
+  it("is refused if its service holds no resources, and if it is no agent", async () => {
+    const args = [identity({ service: "other" })];
+    const open = (part: Partial<Identity>) => new Peer(part).open("ownershipChan", args);
+    await expect(open({ service: "other" })).rejects.toMatchObject({ reason: "NO_RESOURCES", effect: "none" });
+    const client = open({ service: "other", role: "client" });
+    await expect(client).rejects.toMatchObject({ reason: "IDENTITY_DENIED", effect: "none" });
   });
 
   it("is refused by an operator that does not lead", async () => {
@@ -293,7 +303,7 @@ describe("a holder", () => {
     slow.transport.isOpen = false;
     await channel.say({ type: "renew", n: 1, ageMs: 0 });
     const other = { instance: "chat-2", incarnation: "c.0.0", process: "p2" };
-    const quick = await new Peer().open("ownershipChan", [identity(other)]);
+    const quick = await new Peer({ instance: "chat-2" }).open("ownershipChan", [identity(other)]);
     await quick.say({ type: "renew", n: 1, ageMs: 0 });
     expect(quick.messages).toContainEqual({ type: "renewed", n: 1 });
     expect(channel.messages).toEqual([]);

@@ -344,3 +344,36 @@ test("errors in between cost nothing: the leader tries again within its lease", 
   await runFor(clock, 120_000);
   expect(heard).toEqual(["pod-a elected 1"]);
 });
+
+test("it is undecided who leads from when the leader is late until there is another one", async () => {
+  const { clock, a, b } = await leadingPair();
+  await runFor(clock, 10_400);
+  expect([a.election.isUndecided, b.election.isUndecided]).toEqual([false, false]);
+  void a.machine.stopFor(1e9, false);
+  await runFor(clock, 1500);
+  expect(b.election.isUndecided).toBe(false);
+  await runFor(clock, 1500);
+  expect(b.election.isUndecided).toBe(true);
+  await runUntil(clock, () => b.election.isLeader, 10_000);
+  expect(b.election.isUndecided).toBe(false);
+});
+
+test("a candidate that the server does not answer cannot tell, and says that it is decided", async () => {
+  const { clock, server, a, b } = await leadingPair();
+  await runFor(clock, 10_400);
+  void a.machine.stopFor(1e9, false);
+  await runFor(clock, 3000);
+  expect(b.election.isUndecided).toBe(true);
+  server.fault = () => ({ silent: "before" });
+  await runFor(clock, 1600);
+  expect(b.election.isUndecided).toBe(false);
+});
+
+test("a lease that was given back is undecided at once", async () => {
+  const { clock, a, b } = await leadingPair();
+  await runFor(clock, 10_400);
+  const stopping = a.election.stop();
+  await runUntil(clock, () => b.election.isUndecided || b.election.isLeader, 1000);
+  await stopping;
+  expect(a.election.isUndecided).toBe(false);
+});

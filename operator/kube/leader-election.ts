@@ -34,6 +34,10 @@ const retryMs = 200;
 /** A leader whose object was deleted has this long to make it anew before others make one that nobody holds. */
 const leaderMakesAnewMs = 2000;
 const releaseTriesMax = 3;
+/** A leader that has not renewed for so long is late, and will not be the leader for much longer. */
+const lateMs = 2 * renewalMs;
+/** What the server said longer ago says nothing of now. */
+const recentMs = 3 * pollMs;
 
 const addressAnnotation = "leveros.dev/address";
 /** On a Lease that was absent: it names no holder, and there may be one. */
@@ -101,6 +105,7 @@ export class LeaderElection {
   readonly #abort = new AbortController();
   #running: Promise<void> | undefined;
   #seen: Seen | undefined;
+  #answeredAtMonotonicMs = 0;
   /** Whether `#seen` is what is there as far as is known: after a request without an answer it has to be read. */
   #mustRead = true;
   /** Since when this one leads, or could. */
@@ -135,6 +140,18 @@ export class LeaderElection {
   /** The term that it leads; undefined: it does not. */
   get term(): number | undefined {
     return this.isLeader ? this.#term : undefined;
+  }
+
+  /**
+   * This one looks on, and as far as it knows nobody leads, or whoever does is late: soon there will be a leader, and it
+   * may be this one. Not when the server does not answer: then others may know more.
+   */
+  get isUndecided(): boolean {
+    const now = this.#options.leaseClock.read();
+    if (this.#seen === undefined || this.#mustRead || this.#abort.signal.aborted || this.isLeaderAt(now)) return false;
+    if (now.monotonicMs - this.#answeredAtMonotonicMs > recentMs) return false;
+    const { lease } = this.#seen;
+    return lease === undefined || (lease.spec?.holderIdentity ?? "") === "" || this.#unchangedMs(now) >= lateMs;
   }
 
   /** Whom the object last named. That one may have lost it since. */
@@ -315,7 +332,9 @@ export class LeaderElection {
   #see(lease: Lease | undefined): void {
     const isSame =
       this.#seen !== undefined && this.#seen.lease?.metadata.resourceVersion === lease?.metadata.resourceVersion;
-    if (!isSame) this.#seen = { lease, sinceMonotonicMs: this.#options.leaseClock.read().monotonicMs };
+    const { monotonicMs } = this.#options.leaseClock.read();
+    if (!isSame) this.#seen = { lease, sinceMonotonicMs: monotonicMs };
+    this.#answeredAtMonotonicMs = monotonicMs;
     this.#mustRead = false;
   }
 

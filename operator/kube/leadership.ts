@@ -1,6 +1,7 @@
 /**
  * The slots' leader of a replica that may lead or not: there is one from its election until the end of its lease, and in
- * between holders are sent to who leads.
+ * between holders are sent to who leads. While that is not decided they wait here: a lease has no time for connections
+ * that are refused and made again once there is a leader (`waiting-holders.ts`).
  *
  * Invariants: a leader judges only by readings of the clocks at which the election is this one's (`isLeaderAt`); one that
  * has lost it does nothing any more, and its holders' connections end. What the source knows is told to each new leader
@@ -16,13 +17,14 @@ import { type HolderLine, OwnershipLeader } from "../core/ownership/leader.ts";
 import type { SlotStore } from "../core/ownership/slot-store.ts";
 import type { LeaderElection } from "./leader-election.ts";
 import type { EndpointSink } from "./reconcile/endpoint-source.ts";
+import { WaitingHolders } from "./waiting-holders.ts";
 
 export interface LeadershipOptions {
   readonly clock: Clock;
   readonly leaseClock: LeaseClock;
   readonly random: Random;
   readonly store: SlotStore;
-  readonly election: Pick<LeaderElection, "isLeaderAt" | "holder" | "identity">;
+  readonly election: Pick<LeaderElection, "isLeaderAt" | "isUndecided" | "holder" | "identity">;
   /** Tells all that the source knows: services first. */
   readonly tellAll: (leadership: SlotSink) => void;
   readonly onSlots: (environment: string, service: string, rows: readonly SlotRow[]) => void;
@@ -42,9 +44,15 @@ export class Leadership implements SlotSink {
   readonly #options: LeadershipOptions;
   #leader: OwnershipLeader | undefined;
   readonly #connections = new Set<(error: LeverError) => void>();
+  readonly #waiting: WaitingHolders;
 
   constructor(options: LeadershipOptions) {
     this.#options = options;
+    this.#waiting = new WaitingHolders({
+      clock: options.clock,
+      isUndecided: () => options.election.isUndecided,
+      notLeader: () => this.#notLeader(),
+    });
   }
 
   /** Undefined: this one does not lead. */
@@ -73,6 +81,7 @@ export class Leadership implements SlotSink {
     this.#leader = leader;
     tellAll(this);
     leader.start();
+    this.#waiting.enter((...holder) => this.#admit(leader, ...holder));
   }
 
   lost(): void {
@@ -107,15 +116,24 @@ export class Leadership implements SlotSink {
     this.#leader?.processEnded(key, process, endedBefore);
   }
 
-  /** As `OwnershipLeader.connect`; NOT_LEADER, with the leader's address if it is known, while this one does not lead. */
-  connect(
+  /**
+   * As `OwnershipLeader.connect`. While this one does not lead: NOT_LEADER, with the leader's address if it is known, at
+   * once, or by `onEnded` once it is decided that another one does.
+   */
+  connect(...holder: Parameters<OwnershipLeader["connect"]>): HolderLine {
+    const { leaseClock, election } = this.#options;
+    const leader = this.#leader;
+    if (leader !== undefined && election.isLeaderAt(leaseClock.read())) return this.#admit(leader, ...holder);
+    if (leader === undefined && election.isUndecided) return this.#waiting.add(...holder);
+    throw this.#notLeader();
+  }
+
+  #admit(
+    leader: OwnershipLeader,
     identity: HolderIdentity,
     send: (message: LeaderMessage) => void,
     onEnded: (error: LeverError) => void,
   ): HolderLine {
-    const { leaseClock, election } = this.#options;
-    const leader = this.#leader;
-    if (leader === undefined || !election.isLeaderAt(leaseClock.read())) throw this.#notLeader();
     const end = (error: LeverError) => {
       this.#connections.delete(end);
       onEnded(error);

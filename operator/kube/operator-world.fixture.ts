@@ -13,6 +13,7 @@ import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
 import type { CallerRuntime, OutgoingOptions } from "@leveros/protocol/invocation/outgoing-stream.ts";
 import { decodeReceived } from "@leveros/protocol/invocation/received-item.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
@@ -65,7 +66,7 @@ export class OperatorReplica {
       address: this.address,
       agent: () => settings,
       replicaSelector: "app=lever-operator",
-      dial: (address) => world.dial(address),
+      dial: (address) => world.dial({ role: "operator" }, address),
       observer: { onLog: (level, text) => void this.logs.push(`${level} ${text}`) },
     });
   }
@@ -129,7 +130,7 @@ export class OperatorWorld {
   }
 
   /** A session with the replica at the address, or with any. */
-  async dial(address?: string): Promise<Session> {
+  async dial(identity: Identity, address?: string): Promise<Session> {
     const { living } = this;
     const to =
       address === undefined
@@ -144,7 +145,7 @@ export class OperatorWorld {
       transport: a,
       clock: this.clock,
       side: "dialer",
-      identity: { role: "agent" },
+      identity,
       limits: defaultSessionLimits,
       handler: {},
     });
@@ -298,8 +299,11 @@ export class FakeAgent {
   /** Every holder that was seen of a slot, with its epoch, in order. */
   readonly seen: string[] = [];
   lapses = 0;
+  /** The oldest that its lease has become before it was renewed, ms. */
+  oldestLeaseMs = 0;
   readonly #world: OperatorWorld;
   readonly #service: string;
+  readonly #identity: Identity;
   readonly #incarnation: string;
   #link: LeaderLink | undefined;
   #timer: TimerHandle | undefined;
@@ -314,11 +318,12 @@ export class FakeAgent {
     this.#service = service;
     this.instance = instance;
     this.#incarnation = `${Math.floor(random() * 1e9).toString(36)}.0.1`;
+    this.#identity = { role: "agent", environment: "shop", service, instance };
     this.discovery = new DiscoveryClient({
       clock,
       random,
-      dial: () => world.dial(),
-      identity: { role: "agent", environment: "shop", service, instance, address },
+      dial: () => world.dial(this.#identity),
+      identity: { ...this.#identity, role: "agent", address },
     });
     this.discovery.register({ methods: [], resources: isHolder, library: "test", version: "1" });
     this.discovery.subscribe("shop", service, (table) => {
@@ -342,7 +347,7 @@ export class FakeAgent {
       random,
       dial: (to) => {
         leader = to;
-        return this.#world.dial(leader);
+        return this.#world.dial(this.#identity, leader);
       },
       identity: () => ({
         environment: "shop",
@@ -385,6 +390,8 @@ export class FakeAgent {
 
   #onMessage(message: LeaderMessage): void {
     if (message.type === "renewed") {
+      const now = this.#world.clock.now();
+      this.oldestLeaseMs = Math.max(this.oldestLeaseMs, now - (this.#renewedAt ?? now));
       this.#renewedAt = this.#sentAt.get(message.n);
     } else if (message.type === "grant") {
       for (const { slot, epoch } of message.slots) this.held.set(slot, epoch);

@@ -62,6 +62,8 @@ export interface LocalEnvironmentOptions {
   /** `--env NAME=VALUE`, for all instances. */
   readonly env: Readonly<Record<string, string>>;
   readonly agents: "hosted" | "process";
+  /** The gateway serves what `spec.access.gateway` exposes, as in a cluster. Unless set it serves everything. */
+  readonly onlyExposed?: boolean;
   /** Lines for people. */
   onMessage(message: string): void;
   onRegistered?(instance: InstanceKey, registration: Registration): void;
@@ -252,7 +254,7 @@ export class LocalEnvironment implements AdminSource, AdminActions {
     this.#operator.close();
     this.#operator = this.#newOperator();
     for (const { environment, service, plan, workload } of this.#services.values()) {
-      this.registry.declareService(environment, service, servicePolicy(plan.service));
+      this.#tell(plan);
       for (const { id, state } of workload.status()) {
         if (!this.#running.has(id)) continue;
         this.registry.upsertInstance({ environment, service, instance: id, isDraining: state === "Stopping" });
@@ -420,11 +422,20 @@ export class LocalEnvironment implements AdminSource, AdminActions {
 
   #declare(plan: ServicePlan): LocalService {
     const { namespace: environment, name } = plan.service.metadata;
-    this.registry.declareService(environment, name, servicePolicy(plan.service));
+    this.#tell(plan);
     const service = { environment, service: name, plan, workload: this.#workload(plan), declaredAt: Date.now() };
     this.#services.set(nameOf(plan), service);
     if (this.#isWatching) this.#watch(service);
     return service;
+  }
+
+  /** Tells agents of the service, with the one exception that is made on a developer's machine. */
+  #tell({ service }: ServicePlan): void {
+    const { namespace, name } = service.metadata;
+    const policy = servicePolicy(service);
+    const gateway = this.#options.onlyExposed === true ? policy.access.gateway : { expose: "Public" as const };
+    this.#operator.admit(namespace);
+    this.registry.declareService(namespace, name, { ...policy, access: { ...policy.access, gateway } });
   }
 
   async #remove({ environment, service, plan, workload }: LocalService): Promise<void> {
@@ -436,10 +447,10 @@ export class LocalEnvironment implements AdminSource, AdminActions {
   }
 
   #change(former: LocalService, plan: ServicePlan, formerManifests: ManifestSet): void {
-    const { environment, service, workload } = former;
+    const { workload } = former;
     const changed: LocalService = { ...former, plan };
     this.#services.set(nameOf(plan), changed);
-    this.registry.declareService(environment, service, servicePolicy(plan.service));
+    this.#tell(plan);
     const { onMessage } = this.#options;
     const { replicas } = plan.service.spec;
     // Otherwise it stays at what `lever scale` has made of it.

@@ -8,6 +8,7 @@
 import { hostLeaseClock } from "@leveros/agent/host/host-lease-clock.ts";
 import { type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import { type AccessPolicy, allowedCallersMax } from "@leveros/protocol/control/access.ts";
 import { defaultServicePolicy, operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { isStreamingName } from "@leveros/protocol/target/lever-url.ts";
 import type { AdminMethods } from "../admin/admin-methods.ts";
@@ -34,6 +35,7 @@ export class LocalOperator {
   readonly #options: LocalOperatorOptions;
   readonly #server: DiscoveryServer;
   #listener: Listener | undefined;
+  readonly #environments = new Set<string>();
   #isClosed = false;
 
   constructor(options: LocalOperatorOptions) {
@@ -80,7 +82,7 @@ export class LocalOperator {
     this.#listener = listener;
     const [environment, service] = [operatorEnvironment, operatorService];
     const key = { environment, service, instance: `operator-${process.pid}` };
-    this.registry.declareService(environment, service, defaultServicePolicy);
+    this.#declareItself();
     this.registry.upsertInstance(key);
     const { calls, channels } = this.#options.admin;
     const link = this.registry.connect({ ...key, address: listener.address }, () => {});
@@ -93,6 +95,20 @@ export class LocalOperator {
       library: "lever-operator",
       version: operatorVersion,
     });
+  }
+
+  /** Instances of this environment may ask what `lever` asks, within which it may be started. */
+  admit(environment: string): void {
+    if (this.#environments.has(environment) || this.#environments.size >= allowedCallersMax) return;
+    this.#environments.add(environment);
+    if (this.#listener !== undefined) this.#declareItself();
+  }
+
+  #declareItself(): void {
+    const callers = Array.from(this.#environments, (environment) => ({ environment }));
+    // Whoever reaches this machine's gateway may ask too.
+    const access: AccessPolicy = { callers, gateway: { expose: "Public" } };
+    this.registry.declareService(operatorEnvironment, operatorService, { ...defaultServicePolicy, access });
   }
 
   /** `host:port`; empty before it listens. */

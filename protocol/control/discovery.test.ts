@@ -44,6 +44,10 @@ function refusal(run: () => unknown): LeverError {
   throw new Error("nothing was refused");
 }
 
+function withAccess(part: object) {
+  return { ...defaultServicePolicy, access: { ...defaultServicePolicy.access, ...part } };
+}
+
 describe("messages", () => {
   const agentMessages = [
     { type: "subscribe", ...service },
@@ -63,6 +67,13 @@ describe("messages", () => {
     { ...table, exists: false, instances: [] },
     delta,
     { ...delta, policy: { ...defaultServicePolicy, methods: [{ name: "say", timeoutMs: 1, idempotent: true }] } },
+    { ...table, policy: withAccess({}) },
+    {
+      ...table,
+      policy: withAccess({ callers: [{ environment: "billing" }, { environment: "crm", service: "people" }] }),
+    },
+    { ...delta, policy: withAccess({ gateway: { expose: "Public" } }) },
+    { ...delta, policy: withAccess({ gateway: { expose: "Public", methods: ["say", "joinChan"] } }) },
   ];
   it.each(operatorMessages)("of the operator pass as they are: $type", (message) => {
     expect(decodeOperatorMessage(decodeValue(encodeValue(message, "message")))).toEqual(message);
@@ -77,6 +88,13 @@ describe("messages", () => {
   it("with a state that is not known yet say Unreachable, so that nobody calls the instance", () => {
     const message = decodeOperatorMessage({ ...table, instances: [{ ...instance, state: "Frozen" }] });
     expect((message as OperatorMessage & { type: "table" }).instances[0]?.state).toBe("Unreachable");
+  });
+
+  it("without access, or with one that is not known yet, are for the own environment alone", () => {
+    const { access: _, ...before } = defaultServicePolicy;
+    expect(decodeOperatorMessage({ ...table, policy: before })).toEqual(table);
+    const later = withAccess({ gateway: { expose: "Authenticated", issuers: [1] } });
+    expect(decodeOperatorMessage({ ...table, policy: later })).toEqual(table);
   });
 
   it("without a policy give the default one", () => {
@@ -125,6 +143,26 @@ describe("messages", () => {
       { ...delta, policy: { ...defaultServicePolicy, methods: [{ name: "*", timeoutMs: 0, idempotent: true }] } },
       "message.policy.methods[0].timeoutMs",
     ],
+    ...(
+      [
+        [{ callers: {} }, "callers"],
+        [{ callers: [7] }, "callers[0]"],
+        [{ callers: [{ service: "people" }] }, "callers[0].environment"],
+        [{ callers: [{ environment: "a/b" }] }, "callers[0].environment"],
+        [{ callers: [{ environment: "crm", service: "" }] }, "callers[0].service"],
+        [{ callers: Array(257).fill({ environment: "crm" }) }, "callers"],
+        [{ gateway: "Public" }, "gateway"],
+        [{ gateway: {} }, "gateway.expose"],
+        [{ gateway: { expose: "Public", methods: "say" } }, "gateway.methods"],
+        [{ gateway: { expose: "Public", methods: ["say", "_say"] } }, "gateway.methods"],
+        [{ gateway: { expose: "Public", methods: Array(1001).fill("say") } }, "gateway.methods"],
+      ] as const
+    ).map(([part, field]): [(value: unknown) => unknown, unknown, string] => [
+      decodeOperatorMessage,
+      { ...table, policy: withAccess(part) },
+      `message.policy.access.${field}`,
+    ]),
+    [decodeOperatorMessage, { ...table, policy: { ...defaultServicePolicy, access: [] } }, "message.policy.access"],
     [decodeOperatorMessage, { ...delta, from: "7" }, "message.from"],
     [decodeOperatorMessage, { ...delta, changed: {} }, "message.changed"],
     [decodeOperatorMessage, { ...delta, removed: ["ok", ""] }, "message.removed"],

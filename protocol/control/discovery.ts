@@ -12,6 +12,7 @@
 
 import { argsBytesDefault, messageBytesDefault, resultBytesDefault } from "../invocation/item-limits.ts";
 import { isCallableName, methodCharsMax } from "../target/lever-url.ts";
+import { type AccessPolicy, defaultAccessPolicy, readAccess } from "./access.ts";
 import { FieldReader } from "./field-reader.ts";
 import { leaseMsMax, leaseMsMin } from "./lease.ts";
 import { type Registration, readRegistration } from "./registration.ts";
@@ -91,12 +92,13 @@ export interface OwnershipPolicy {
   readonly idleMs: number;
 }
 
-/** What the service's owner has declared about how it is called. */
+/** What the service's owner has declared about how it is called, and by whom. */
 export interface ServicePolicy {
   readonly methods: readonly MethodPolicy[];
   readonly limits: ServiceLimits;
   /** Undefined: the service holds no resources. */
   readonly ownership?: OwnershipPolicy;
+  readonly access: AccessPolicy;
 }
 
 /** Who holds a slot, as callers need it. */
@@ -124,6 +126,7 @@ export const defaultServicePolicy: ServicePolicy = {
     inFlightPerInstance: 1000,
     channelsPerInstance: 10_000,
   },
+  access: defaultAccessPolicy,
 };
 
 /** All that an agent knows of a service. Never changed in place: each change makes a new one. */
@@ -131,7 +134,10 @@ export interface ServiceTable {
   readonly environment: string;
   readonly service: string;
   readonly version: number;
-  /** False: the environment has no such service; then there are no instances and the policy is the default. */
+  /**
+   * False: the environment has no such service, as far as the reader may know; then there are no instances and the
+   * policy is the default.
+   */
   readonly exists: boolean;
   /** In no particular order, each id once. */
   readonly instances: readonly Instance[];
@@ -296,10 +302,11 @@ export function decodeOperatorMessage(value: unknown): OperatorMessage | undefin
 }
 
 export function readService(fields: FieldReader): { environment: string; service: string } {
-  return {
-    environment: fields.text("environment", 63, isLabel, labelRule),
-    service: fields.text("service", 63, isLabel, labelRule),
-  };
+  return { environment: readLabel(fields, "environment"), service: readLabel(fields, "service") };
+}
+
+function readLabel(fields: FieldReader, key: string): string {
+  return fields.text(key, 63, isLabel, labelRule);
 }
 
 function readId(fields: FieldReader, key: string): string {
@@ -366,6 +373,7 @@ function readPolicy(fields: FieldReader): ServicePolicy {
       channelsPerInstance: limit("channelsPerInstance"),
     },
     ...(fields.has("ownership") && { ownership: readOwnership(fields.map("ownership")) }),
+    access: fields.has("access") ? readAccess(fields.map("access"), readLabel, isCallableName) : defaultAccessPolicy,
   };
 }
 

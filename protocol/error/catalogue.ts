@@ -107,8 +107,13 @@ export const catalogue = {
   ),
   SERVICE_NOT_FOUND: row(
     "arguments", "NOT_FOUND", 404, "none",
-    "The environment has no such service.",
-    "Check the name and the environment against the services' manifests.",
+    "The environment has no such service, or none that can be called from where the call came.",
+    "Check the name and the environment against the services' manifests; from outside, what spec.access.gateway exposes.",
+  ),
+  PERMISSION_DENIED: row(
+    "arguments", "PERMISSION_DENIED", 403, "none",
+    "The service is of another environment, and its LeverService does not name the caller; or the user's rights in the cluster do not go as far as the command.",
+    "Have the service's owner add the caller to spec.access.callers, or call what the own environment has; or be granted the right that the message names.",
   ),
   NO_RESOURCES: row(
     "arguments", "FAILED_PRECONDITION", 400, "none",
@@ -224,6 +229,11 @@ export const catalogue = {
     "network", "UNAVAILABLE", 503, "none",
     "The agent has no table of the service's instances, and the operator does not answer.",
     "Repeat later; check the operator.",
+  ),
+  IDENTITY_UNAVAILABLE: row(
+    "network", "UNAVAILABLE", 503, "none",
+    "The operator cannot issue a certificate now: it does not know the pod yet, or the API server does not answer.",
+    "Nothing: agents and gateways ask again.",
   ),
   NOT_LEADER: row(
     "network", "UNAVAILABLE", 503, "none",

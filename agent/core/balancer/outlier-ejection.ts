@@ -42,6 +42,7 @@ const verdicts: Record<Reason, Verdict> = {
   METHOD_KIND_MISMATCH: "served",
   METHOD_NOT_FOUND: "served",
   SERVICE_NOT_FOUND: "served",
+  PERMISSION_DENIED: "served",
   NO_RESOURCES: "served",
   HEADER_TOO_LARGE: "served",
   BODY_INVALID: "served",
@@ -65,6 +66,7 @@ const verdicts: Record<Reason, Verdict> = {
   DISCOVERY_UNAVAILABLE: "none",
   DRAINING: "refused",
   NOT_LEADER: "refused",
+  IDENTITY_UNAVAILABLE: "none",
   // Of a resource, not of the instance.
   MOVED: "none",
   RESOURCE_UNAVAILABLE: "none",

@@ -51,6 +51,8 @@ export function servicePolicy({ policies, resource, ownership = {} }: TestServic
   const { slots = 256, onUncertain = "Wait", idleMs = 180_000 } = ownership;
   return {
     ...defaultServicePolicy,
+    // The environment's client may stand outside.
+    access: { callers: [], gateway: { expose: "Public" } },
     methods: given.map(([name, { timeoutMs = 30_000, idempotent = false }]) => ({ name, timeoutMs, idempotent })),
     // This process is the test's own: none of its methods ends it.
     ...(resource !== undefined && {

@@ -5,6 +5,7 @@
  * when what it asks for works. Fields of the pod template that Lever does not read are kept as they are.
  */
 
+import { type AccessPolicy, allowedCallersMax, exposedMethodsMax } from "@leveros/protocol/control/access.ts";
 import {
   type OwnershipPolicy,
   type ServicePolicy,
@@ -280,6 +281,9 @@ const podTemplate = z.strictObject({
   spec: podSpec.describe("A PodSpec. Lever reads what is described here; all other fields reach the pods as they are."),
 });
 
+const uncallable = ["constructor", "then", "toJSON", "with"];
+const uncallableCel = `[${uncallable.map((name) => `'${name}'`).join(", ")}]`;
+
 const method = withRules(
   z.strictObject({
     name: z
@@ -312,13 +316,75 @@ const method = withRules(
     {
       name: "method-callable",
       path: ["name"],
-      holds: (entry) => !["constructor", "then", "toJSON", "with"].includes(entry.name),
-      cel: "!(self.name in ['constructor', 'then', 'toJSON', 'with'])",
+      holds: (entry) => !uncallable.includes(entry.name),
+      cel: `!(self.name in ${uncallableCel})`,
       message: "a method that can be called; constructor, then, toJSON and with never can",
       remedy: "Remove the entry, or rename the method.",
     },
   ],
 );
+
+const exposedMethod = withRules(
+  z
+    .string()
+    .min(1)
+    .max(128)
+    .regex(/^[A-Za-z$][A-Za-z0-9_$]*$/)
+    .meta({ expected: "a method's name: letters, digits, _ and $, not beginning with a digit or _" }),
+  [
+    {
+      name: "exposed-method-callable",
+      path: [],
+      holds: (name) => !uncallable.includes(name),
+      cel: `!(self in ${uncallableCel})`,
+      message: "a method that can be called; constructor, then, toJSON and with never can",
+      remedy: "Remove the entry, or rename the method.",
+    },
+  ],
+);
+
+const allowedCaller = z.strictObject({
+  namespace: dnsLabel.describe("The environment whose services may call."),
+  service: dnsLabel.optional().describe("The one service of it that may. Without it: all of them."),
+});
+
+const access = z.strictObject({
+  callers: z
+    .array(allowedCaller)
+    .max(allowedCallersMax)
+    .default([])
+    .describe("Services of other namespaces that may call this one. Those of its own namespace always may."),
+  gateway: withRules(
+    z.strictObject({
+      expose: z
+        .enum(["None", "Public"])
+        .default("None")
+        .describe(
+          "Who may call through the gateway: None, nobody, and from outside it looks as if there were no such service; " +
+            "or Public, everybody who reaches the gateway. `lever dev` serves everything unless it is told otherwise.",
+        ),
+      methods: z
+        .array(exposedMethod)
+        .min(1)
+        .max(exposedMethodsMax)
+        .optional()
+        .describe("The methods that are exposed, those of resources too. Without it: all."),
+    }),
+    [
+      {
+        name: "methods-of-exposed",
+        path: ["methods"],
+        holds: ({ expose, methods }) => methods === undefined || expose !== "None",
+        // The API server checks the default of `gateway`, {}, before it fills in the defaults above.
+        cel: "!has(self.methods) || (has(self.expose) && self.expose != 'None')",
+        message: "no methods while expose is None",
+        remedy: "Set expose to Public, or remove methods.",
+      },
+    ],
+  )
+    .prefault({})
+    .describe("What can be called from outside the cluster, through the gateway."),
+});
 
 const limits = withRules(
   z.strictObject({
@@ -470,6 +536,7 @@ const spec = withRules(
         "How instances hold resources, each by one instance at a time. Without it calls that name a resource are " +
           "refused (NO_RESOURCES).",
       ),
+    access: access.prefault({}).describe("Who may call the service, besides the services of its own namespace."),
     methods: listMap(method, "name", methodsMax)
       .default([])
       .describe('What callers may assume about methods; a map by name, with "*" for all that have no entry.'),
@@ -583,6 +650,17 @@ function ownershipPolicy({ spec: { ownership: declared } }: LeverService): Owner
   return { slots, onUncertain, onLapse, leaseMs: leaseSeconds * 1000, idleMs: idleSeconds * 1000 };
 }
 
+function accessPolicy({ spec: { access: declared } }: LeverService): AccessPolicy {
+  const { expose, methods } = declared.gateway;
+  return {
+    callers: declared.callers.map(({ namespace, service }) => ({
+      environment: namespace,
+      ...(service !== undefined && { service }),
+    })),
+    gateway: { expose, ...(methods !== undefined && { methods }) },
+  };
+}
+
 /** What agents are told of the service. */
 export function servicePolicy(service: LeverService): ServicePolicy {
   const held = ownershipPolicy(service);
@@ -590,6 +668,7 @@ export function servicePolicy(service: LeverService): ServicePolicy {
     methods: methodPolicies(service),
     limits: service.spec.limits,
     ...(held === undefined ? {} : { ownership: held }),
+    access: accessPolicy(service),
   };
 }
 

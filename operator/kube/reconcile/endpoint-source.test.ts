@@ -84,11 +84,9 @@ describe("an instance", () => {
     ["not Ready since the second in which the app was started", { ready: false, readyMs: 1000 }, false],
     ["not Ready since later", { ready: false, readyMs: 5000 }, true],
     [
-      "not known to be Ready since later: its node is silent",
-      {
-        status: { conditions: [{ type: "Ready", status: "Unknown", lastTransitionTime: at(5000) }] },
-      },
-      true,
+      "not Ready since later, as its node is silent: that says nothing of its containers",
+      { status: { conditions: [{ type: "Ready", status: "False", lastTransitionTime: at(5000) }] } },
+      false,
     ],
     [
       "not Ready since its app ended, which was started again",

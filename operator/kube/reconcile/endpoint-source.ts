@@ -137,7 +137,8 @@ export class EndpointSource {
   }
 }
 
-function isLeverPod({ spec }: Pod): boolean {
+/** It has an agent. */
+export function isLeverPod({ spec }: Pod): boolean {
   return spec?.initContainers?.some(({ name }) => name === agentContainerName) === true;
 }
 
@@ -147,13 +148,17 @@ function isFinished({ status }: Pod): boolean {
 }
 
 /**
- * The pod is not Ready after it had been, in the last known life of its processes. Before that it is not Ready either,
- * and its app may have registered a moment ago: the kubelet has not looked yet. Of a pod that was never Ready that has
- * not changed since before its containers were started.
+ * The kubelet has found that the pod is not Ready after it had been, in the last known life of its processes. Before that
+ * it is not Ready either, and its app may have registered a moment ago: the kubelet has not looked yet. Of a pod that was
+ * never Ready that has not changed since before its containers were started.
+ *
+ * The kubelet says why. Without a reason it is the word of the node lifecycle controller, which has not heard of the
+ * kubelet for a while: of that an agent whose connection is there knows more, and after an outage of the API server it
+ * is said of all pods at once.
  */
 export function isFoundNotReady(pod: Pod): boolean {
   const ready = conditionOf(pod, "Ready");
-  if (ready === undefined || ready.status === "True") return false;
+  if (ready === undefined || ready.status === "True" || !ready.reason) return false;
   const since = timestampMs(ready.lastTransitionTime);
   const agentSince = startedAt(statusOf(pod, agentContainerName));
   const appSince = startedAt(statusOf(pod, appContainerName(pod) ?? ""));

@@ -116,7 +116,12 @@ export function pod(shape: PodShape = {}): Pod {
       podIP: "10.244.1.7",
       conditions: [
         { type: "PodScheduled", status: "True", lastTransitionTime: at(0) },
-        { type: "Ready", status: ready ? "True" : "False", lastTransitionTime: at(readyMs) },
+        {
+          type: "Ready",
+          status: ready ? "True" : "False",
+          ...(!ready && { reason: "ContainersNotReady" }),
+          lastTransitionTime: at(readyMs),
+        },
       ],
       initContainerStatuses: [shape.agent ?? running("lever-agent", 0)],
       containerStatuses: [shape.app ?? running("app", 1000)],
