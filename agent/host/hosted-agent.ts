@@ -133,7 +133,7 @@ export class HostedAgent {
       ownership: {
         leaseClock: hostLeaseClock(),
         address,
-        dialLeader: (leader) => (leader === undefined ? operator.any() : operator.at(leader)),
+        dialLeader: (leader) => operator.leader(leader),
       },
     });
     const started = agent;

@@ -2,7 +2,7 @@
 
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import type { Identity } from "@leveros/protocol/session/hello.ts";
-import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
+import { defaultSessionLimits, operatorLinkTimes, type SessionLimits } from "@leveros/protocol/session/limits.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { OperatorDialer } from "./operator-dialer.ts";
@@ -15,10 +15,13 @@ export type DialTransport = (address: string, timeoutMs: number) => Promise<Tran
 
 /** Sessions with the replicas behind `host:port`. */
 export interface OperatorSessions {
-  /** With any of them. */
+  /** With any of them, for tables. */
   any(): Promise<Session>;
-  /** With the one at this address, or any if that cannot be reached soon. */
-  at(address: string): Promise<Session>;
+  /**
+   * With the one at this address, or any if that cannot be reached soon, or there is none: for leases, whose holder has
+   * to know in good time that the other end is dead.
+   */
+  leader(address: string | undefined): Promise<Session>;
 }
 
 export function operatorSessions(
@@ -28,8 +31,9 @@ export function operatorSessions(
 ): OperatorSessions {
   const dialer = new OperatorDialer({ operator, timeoutMs: operatorDialTimeoutMs, random: Math.random, dial });
   return {
-    any: async () => startOperatorSession(await dialer.any(), identity),
-    at: async (address) => startOperatorSession(await dialer.at(address), identity),
+    any: async () => startOperatorSession(await dialer.any(), identity, operatorLinkTimes),
+    leader: async (address) =>
+      startOperatorSession(await (address === undefined ? dialer.any() : dialer.at(address)), identity),
   };
 }
 
@@ -42,13 +46,17 @@ export async function dialOperator(
   return startOperatorSession(await dial(address, operatorDialTimeoutMs), identity);
 }
 
-export function startOperatorSession(transport: Transport, identity: Identity): Session {
+export function startOperatorSession(
+  transport: Transport,
+  identity: Identity,
+  times: Partial<SessionLimits> = {},
+): Session {
   return new Session({
     transport,
     clock: runtimeClock(globalThis),
     side: "dialer",
     identity,
-    limits: defaultSessionLimits,
+    limits: { ...defaultSessionLimits, ...times },
     handler: {},
   });
 }

@@ -8,6 +8,8 @@ export const refusalReasons = [
   "plain",
   /** The handshake failed otherwise: another version or protocol, or the peer does not trust this end. */
   "handshake",
+  /** Too many handshakes are under way. */
+  "overloaded",
   "no-certificate",
   /** Its certificate has ended, or has not begun. */
   "expired",

@@ -7,7 +7,7 @@
  */
 
 import { constants, type X509Certificate } from "node:crypto";
-import type { Socket } from "node:net";
+import { createServer as createDoor, type Server, type Socket } from "node:net";
 import {
   connect,
   createSecureContext,
@@ -15,6 +15,7 @@ import {
   type SecureContext,
   type SecureContextOptions,
   type TLSSocket,
+  type Server as TlsServer,
 } from "node:tls";
 import { helloOf, parseSpiffeId, printSpiffeId, type SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
 import { DuplexTransport } from "@leveros/protocol/transport/duplex-transport.ts";
@@ -42,6 +43,14 @@ export interface CredentialSource {
 
 const protocolName = "lever/1";
 export const handshakeTimeoutMs = 5000;
+/**
+ * Handshakes at a time. When thousands come at once, as after a restart of the operator, those that are let in are done
+ * before their dialers give up; the others are told at once, and try again in their own time. Without it all wait, all
+ * give up, and all was for nothing.
+ */
+export const handshakesMaxDefault = 512;
+/** One that has taken longer makes room for the next: its dialer has given up. */
+const handshakeMs = 3000;
 
 export function contextOptions(credentials: Partial<Credentials>): SecureContextOptions {
   const { certificate, key, bundle } = credentials;
@@ -82,6 +91,8 @@ export interface TlsListenerOptions {
   readonly accepts: (id: SpiffeId) => boolean;
   /** Those without a certificate are let in too: nothing is proven of them. */
   readonly acceptsAnonymous?: boolean;
+  /** 512 unless set. */
+  readonly handshakesMax?: number;
   readonly refusals: Refusals;
   readonly onTransport: (transport: Transport, id: SpiffeId | undefined) => void;
 }
@@ -97,8 +108,8 @@ export function listenTls(options: TlsListenerOptions): Promise<Listener> {
     rejectUnauthorized: false,
     ALPNProtocols: [protocolName],
     handshakeTimeout: handshakeTimeoutMs,
-    noDelay: true,
   });
+  const door = admitting(server, options);
   const unsubscribe = credentials.subscribe((changed) => server.setSecureContext(contextOptions(changed)));
   server.on("secureConnection", (socket) => {
     socket.setNoDelay(true);
@@ -121,19 +132,46 @@ export function listenTls(options: TlsListenerOptions): Promise<Listener> {
     socket.destroy();
   });
   return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ host, port }, () => {
-      server.off("error", reject);
+    door.once("error", reject);
+    door.listen({ host, port }, () => {
+      door.off("error", reject);
       // A connection that cannot be accepted is its dialer's loss.
-      server.on("error", ignored);
-      const address = server.address();
+      door.on("error", ignored);
+      const address = door.address();
       const taken = typeof address === "object" && address !== null ? address.port : port;
       const close = () => {
         unsubscribe();
-        server.close();
+        door.close();
       };
       resolve({ address: hostPort(host, taken), port: taken, close });
     });
+  });
+}
+
+/** A listener that hands its connections to `server`, at most `handshakesMax` of them at a time before they are proven. */
+function admitting(server: TlsServer, { handshakesMax = handshakesMaxDefault, refusals }: TlsListenerOptions): Server {
+  /** By the peer's address and port; oldest first. */
+  const underWay = new Map<string, { readonly socket: Socket; readonly sinceMs: number }>();
+  const nameOf = ({ remoteAddress, remotePort }: Socket) => `${remoteAddress} ${remotePort}`;
+  server.prependListener("secureConnection", (socket) => underWay.delete(nameOf(socket)));
+  return createDoor({ noDelay: true }, (socket) => {
+    socket.on("error", ignored);
+    const sinceMs = performance.now();
+    if (underWay.size >= handshakesMax) {
+      const [name, oldest] = underWay.entries().next().value as [string, { socket: Socket; sinceMs: number }];
+      const isLate = sinceMs - oldest.sinceMs >= handshakeMs;
+      const refused = isLate ? oldest.socket : socket;
+      refusals.refused("overloaded", sourceOf(refused), `${handshakesMax} handshakes are under way`);
+      refused.destroy();
+      if (!isLate) return;
+      underWay.delete(name);
+    }
+    const name = nameOf(socket);
+    underWay.set(name, { socket, sinceMs });
+    socket.once("close", () => {
+      if (underWay.get(name)?.socket === socket) underWay.delete(name);
+    });
+    server.emit("connection", socket);
   });
 }
 

@@ -13,6 +13,7 @@ import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
 import {
   defaultSessionLimits,
+  operatorLinkTimes,
   type SessionLimits,
   sessionWindowBytesMin,
   streamsMaxMin,
@@ -51,6 +52,7 @@ const assemblyBytesMax = 16 * 1024 * 1024;
 
 const sessionLimits: SessionLimits = {
   ...defaultSessionLimits,
+  ...operatorLinkTimes,
   sessionWindowBytes: sessionWindowBytesMin,
   streamsMax: streamsMaxMin,
   targetsMax: 16,

@@ -59,6 +59,7 @@ function makeIssuer(known: () => Identity | undefined = () => identity, observeM
     audience: "lever-operator",
     gatewayAccount: "lever-system:lever-gateway",
     instanceOf: (namespace, pod) => observed.get(`${namespace}/${pod}`),
+    mayBeInstance: async (_, pod) => pod !== "plain-1",
     observeMs,
     onLog: (level, text) => void logs.push(`${level} ${text}`),
   });

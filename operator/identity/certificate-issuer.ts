@@ -61,6 +61,8 @@ export interface IssuerOptions {
   readonly gatewayAccount: string;
   /** The pod as it is observed now: what it is an instance of; `other` if it is none, undefined if it is not known (yet). */
   readonly instanceOf: (namespace: string, pod: string, uid: string) => KnownInstance | "other" | undefined;
+  /** What the API server says of the same pod now, asked when it is not observed: whether it can be an instance. */
+  readonly mayBeInstance: (namespace: string, pod: string, uid: string) => Promise<boolean>;
   /** How long a pod that is not observed yet is waited for, 3 s unless set. */
   readonly observeMs?: number;
   readonly onLog?: (level: "info" | "warn", text: string) => void;
@@ -171,12 +173,18 @@ export class CertificateIssuer {
   // ---------------------------------------------------------------- the pod
 
   async #idOf({ namespace, account, pod, uid }: ReviewedPod): Promise<SpiffeId> {
-    const { gatewayAccount, instanceOf, clock, observeMs = 3000 } = this.#options;
+    const { gatewayAccount, instanceOf, mayBeInstance, clock, observeMs = 3000 } = this.#options;
     const who = `pod ${namespace}/${pod}`;
     if (`${namespace}:${account}` === gatewayAccount) return { kind: "gateway", instance: pod, uid };
     // The agent may have been started before its pod came by the watch.
     const untilMs = clock.now() + observeMs;
     let known = instanceOf(namespace, pod, uid);
+    if (known === undefined) {
+      const mayBe = await mayBeInstance(namespace, pod, uid).catch((error: unknown) => {
+        throw this.#refuse("unavailable", who, `${who} could not be looked up: ${textOf(error)}`);
+      });
+      if (!mayBe) known = "other";
+    }
     while (known === undefined && clock.now() < untilMs) {
       await new Promise<void>((resolve) => clock.setTimer(resolve, lookAgainMs));
       known = instanceOf(namespace, pod, uid);

@@ -10,7 +10,7 @@ import { issueCertificateMethod } from "@leveros/protocol/control/certificate-re
 import { printSpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
 import type { OperatorCall } from "../discovery/operator-server.ts";
 import type { KubeClient } from "../kube/kube-client.ts";
-import type { KubeObject } from "../kube/kube-object.ts";
+import { type KubeObject, pods } from "../kube/kube-object.ts";
 import { isLeverPod } from "../kube/reconcile/endpoint-source.ts";
 import type { Pod } from "../kube/reconcile/kubernetes-object.ts";
 import { serviceLabel } from "../kube/reconcile/wanted-deployment.ts";
@@ -80,6 +80,15 @@ export class OperatorIdentity implements CredentialSource {
       identity: () => this.secret.identity,
       gatewayAccount: `${namespace}:${gatewayServiceAccount}`,
       instanceOf: (of, pod, uid) => this.#observed && instanceOf(this.#observed, of, pod, uid),
+      mayBeInstance: async (of, name, uid) => {
+        // A right to list is all there is to pods; of one name that is one read.
+        const list = await client.list<Pod & KubeObject>(pods, {
+          namespace: of,
+          fieldSelector: `metadata.name=${name}`,
+        });
+        const found = list.items.find(({ metadata }) => metadata.uid === uid);
+        return found?.metadata.labels?.[serviceLabel] !== undefined && isLeverPod(found);
+      },
     });
     this.trustMaps = new TrustMaps({
       client,

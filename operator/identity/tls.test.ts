@@ -93,13 +93,14 @@ class Door {
   }
 
   /** Instance `b`'s port for its peers. */
-  async open(identity = helloOfB, acceptsAnonymous = false): Promise<this> {
+  async open(identity = helloOfB, acceptsAnonymous = false, handshakesMax = 512): Promise<this> {
     this.listener = await listenTls({
       host: "127.0.0.1",
       port: 0,
       credentials: this.source,
       accepts: ({ kind }) => kind !== "operator",
       acceptsAnonymous,
+      handshakesMax,
       refusals: this.refusals,
       onTransport: (transport) => {
         this.sessions.push(sessionOf(transport, identity, "acceptor", (error) => this.errors.push(error)));
@@ -389,4 +390,33 @@ test("a renewal and a rotation of the CA drop no session, and are for new ones a
   expect(door.refused).toEqual({ untrusted: 1 });
   await expect(dial(door.address, await credentialsFor(a))).rejects.toThrow();
   await old.roundTrip();
+});
+
+describe("of more handshakes than may be under way", () => {
+  const silent = (address: string) => {
+    const socket = connectPlain({ host: "127.0.0.1", port: Number(address.split(":")[1]) });
+    opened.push({ close: () => socket.destroy() });
+    return new Promise<typeof socket>((resolve) => socket.once("connect", () => resolve(socket)));
+  };
+
+  test("one more is refused at once, is counted, and finds room when one has ended", async () => {
+    const door = await new Door(await credentialsFor(b)).open(helloOfB, false, 2);
+    const [first] = [await silent(door.address), await silent(door.address)];
+    await expect(dial(door.address, await credentialsFor(a))).rejects.toThrow();
+    expect(door.refused).toEqual({ overloaded: 1 });
+    first.destroy();
+    const credentials = await credentialsFor(a);
+    await eventually(async () => expect(await isServed(door, credentials)).toBe(true));
+  });
+
+  test("who is silent for long makes room; those that are proven do not count", async () => {
+    const door = await new Door(await credentialsFor(b)).open(helloOfB, false, 1);
+    const credentials = await credentialsFor(a);
+    for (let count = 0; count < 3; count++) expect(await isServed(door, credentials)).toBe(true);
+    const first = await silent(door.address);
+    const closed = new Promise((resolve) => first.once("close", resolve));
+    first.on("error", () => {});
+    await eventually(async () => expect(await isServed(door, credentials)).toBe(true));
+    await closed;
+  });
 });
