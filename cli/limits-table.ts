@@ -212,7 +212,7 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "requests for certificates at one replica", value: `${count(reviewsBurst)}, then ${count(reviewsPerSecond)} a second, ${count(reviewsAtOnceMax)} at once`, setBy: "fixed", gives: "OVERLOADED" },
       { what: "a session without a certificate", value: `${time(strangerLimits.sessionMsMax)}, ${count(strangerLimits.sessionsMax)} at once`, setBy: "fixed", gives: "it is ended" },
       { what: "a TLS handshake", value: time(handshakeTimeoutMs), setBy: "fixed", gives: "the connection is closed" },
-      { what: "TLS handshakes under way at a port", value: count(handshakesMaxDefault), setBy: "fixed", gives: "the connection is closed, or one that is under way for over a second" },
+      { what: "TLS handshakes under way at a port", value: count(handshakesMaxDefault), setBy: "fixed", gives: "the connection is closed, or one that is under way for over 3 s" },
     ],
   ],
   [

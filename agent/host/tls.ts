@@ -48,9 +48,9 @@ export const handshakeTimeoutMs = 5000;
  * before their dialers give up; the others are told at once, and try again in their own time. Without it all wait, all
  * give up, and all was for nothing.
  */
-export const handshakesMaxDefault = 256;
-/** One that has taken longer makes room for the next. */
-const handshakeMs = 1000;
+export const handshakesMaxDefault = 512;
+/** One that has taken longer makes room for the next: its dialer has given up. */
+const handshakeMs = 3000;
 
 export function contextOptions(credentials: Partial<Credentials>): SecureContextOptions {
   const { certificate, key, bundle } = credentials;
@@ -91,7 +91,7 @@ export interface TlsListenerOptions {
   readonly accepts: (id: SpiffeId) => boolean;
   /** Those without a certificate are let in too: nothing is proven of them. */
   readonly acceptsAnonymous?: boolean;
-  /** 256 unless set. */
+  /** 512 unless set. */
   readonly handshakesMax?: number;
   readonly refusals: Refusals;
   readonly onTransport: (transport: Transport, id: SpiffeId | undefined) => void;

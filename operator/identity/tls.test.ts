@@ -93,7 +93,7 @@ class Door {
   }
 
   /** Instance `b`'s port for its peers. */
-  async open(identity = helloOfB, acceptsAnonymous = false, handshakesMax = 256): Promise<this> {
+  async open(identity = helloOfB, acceptsAnonymous = false, handshakesMax = 512): Promise<this> {
     this.listener = await listenTls({
       host: "127.0.0.1",
       port: 0,

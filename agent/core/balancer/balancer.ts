@@ -31,8 +31,12 @@ import { ZoneGroup } from "./zone-group.ts";
 
 /** Services with more instances than this are used in part by each caller: this many. */
 export const subsetSize = 100;
-/** An instance that says itself that it drains gets no calls for this long, or until the table says that it serves again. */
-export const drainingMs = 30_000;
+/**
+ * An instance that says itself that it drains gets no calls for this long, or until the table says that it serves again.
+ * By then the table says that it drains, or else another app has registered there meanwhile: of both at once the table
+ * may show nothing. Asked too early it refuses once more, which costs a retry and nothing else.
+ */
+export const drainingMs = 1000;
 
 /** An instance as the table has it. */
 export interface EndpointSource<Endpoint> {
