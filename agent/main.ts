@@ -35,6 +35,11 @@ const drainTimeoutMs = whole("LEVER_DRAIN_TIMEOUT_MS", 25_000, 3_600_000, "a num
 const operator = required("LEVER_OPERATOR");
 if (!/^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$/.test(operator))
   fail(`LEVER_OPERATOR is ${JSON.stringify(operator)}, expected host:port, an IPv6 address in brackets`);
+const [tokenFile, trustFile] = [process.env.LEVER_TOKEN_FILE ?? "", process.env.LEVER_TRUST_FILE ?? ""];
+if ((tokenFile === "") !== (trustFile === ""))
+  fail(
+    "one of LEVER_TOKEN_FILE and LEVER_TRUST_FILE is not set; the agent proves who it is by both of them, or not at all",
+  );
 const drainToken = process.env.LEVER_DRAIN_TOKEN ?? "";
 // Of a pod that has an IPv6 address alone.
 const anyHost = process.env.LEVER_ADVERTISED_HOST?.includes(":") === true ? "::" : "0.0.0.0";
@@ -53,6 +58,8 @@ try {
     port: port("LEVER_PORT", 3837),
     ...(process.env.LEVER_ADVERTISED_HOST === undefined ? {} : { advertisedHost: process.env.LEVER_ADVERTISED_HOST }),
     adminPort: port("LEVER_ADMIN_PORT", 3838),
+    ...(tokenFile === "" ? {} : { identityFiles: { tokenFile, trustFile } }),
+    onLog: (level, text) => console.error(`${new Date().toISOString()} ${level} ${text.replace(/\s+/g, " ")}`),
     ...(process.env.LEVER_FORWARD_PORT ? { forwardPort: port("LEVER_FORWARD_PORT", 0) } : {}),
     ...(drainToken === "" ? {} : { drainHook: { token: drainToken, timeoutMs: drainTimeoutMs } }),
   });

@@ -3,6 +3,7 @@
 import { chainResourcesMax } from "@leveros/agent/core/call-chain.ts";
 import { defaultAgentLimits } from "@leveros/agent/core/limits.ts";
 import { movedRefusalsMax } from "@leveros/agent/core/retry/retry-policy.ts";
+import { handshakesMaxDefault, handshakeTimeoutMs } from "@leveros/agent/host/tls.ts";
 import { lingerMsMax } from "@leveros/gateway/http/answer.ts";
 import { bodyBytesMaxDefault, defaultDoorLimits as door } from "@leveros/gateway/http/door.ts";
 import {
@@ -15,6 +16,14 @@ import {
 import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
 import { leavingMax, rebalancingMax } from "@leveros/operator/core/ownership/service-slots.ts";
 import { agentSessionsMax, peopleSessionsMax } from "@leveros/operator/discovery/operator-server.ts";
+import {
+  podRate,
+  reviewsAtOnceMax,
+  reviewsBurst,
+  reviewsPerSecond,
+  strangerLimits,
+} from "@leveros/operator/identity/issue-limits.ts";
+import { authorityLifeMs, certificateLifeMs } from "@leveros/operator/identity/lifetimes.ts";
 import { watchedFoldersMax } from "@leveros/operator/local/folder-watch.ts";
 import { replicasMax as localReplicasMax, replacementMsMax } from "@leveros/operator/local/local-workload.ts";
 import { allowedCallersMax, exposedMethodsMax } from "@leveros/protocol/control/access.ts";
@@ -57,6 +66,7 @@ import {
   defaultSessionLimits,
   headerFieldsBytesMax,
   helloBytesMax,
+  operatorLinkTimes,
   pingsPerSecondMax,
   queuedAnswerBytesMax,
   targetBytesMax,
@@ -137,7 +147,7 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "targets with a number", value: count(session.targetsMax), setBy: "HELLO", gives: "further targets travel as text" },
       { what: "HELLO, and a target's text", value: `${bytes(helloBytesMax)}, ${bytes(targetBytesMax)}`, setBy: "fixed", gives: "PROTOCOL_VIOLATION; the session ends" },
       { what: "time until the peer's HELLO", value: time(session.helloTimeoutMs), setBy: "fixed", gives: "CONNECTION_LOST" },
-      { what: "PING after, dead after", value: `${time(session.pingIntervalMs)}, ${time(session.silenceMs)}`, setBy: "fixed; 15 s for clients outside; none on a Unix socket", gives: "CONNECTION_LOST" },
+      { what: "PING after, dead after", value: `${time(session.pingIntervalMs)}, ${time(session.silenceMs)}`, setBy: `fixed; dead after 15 s for clients outside; ${time(operatorLinkTimes.pingIntervalMs)}, ${time(operatorLinkTimes.silenceMs)} with the operator; none on a Unix socket`, gives: "CONNECTION_LOST" },
       { what: "PINGs answered in a second", value: count(pingsPerSecondMax), setBy: "fixed", gives: "PROTOCOL_VIOLATION; the session ends" },
       { what: "unwritten bytes before streams wait", value: bytes(writeHighWaterBytes), setBy: "fixed", gives: "frames wait in their streams" },
       { what: "answers that the peer does not read", value: `${bytes(controlBacklogBytesMax)} of control frames, ${bytes(queuedAnswerBytesMax)} of replies`, setBy: "fixed", gives: "the session ends; new streams are OVERLOADED" },
@@ -191,6 +201,18 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
         gives: "OVERLOADED",
       },
       { what: "instances of a service", value: count(instancesPerServiceMax), setBy: "fixed", gives: "OVERLOADED, at the operator" },
+    ],
+  ],
+  [
+    "Identity, in a cluster",
+    [
+      { what: "life of a certificate", value: time(certificateLifeMs), setBy: "fixed; renewed after two thirds", gives: "connections are refused" },
+      { what: "life of a CA that Lever makes", value: time(authorityLifeMs), setBy: "fixed; the next one is made when a third is left", gives: "the next one signs" },
+      { what: "requests for certificates of one pod", value: `${podRate.burst}, then one in ${time(1000 / podRate.ratePerSecond)}`, setBy: "fixed", gives: "OVERLOADED" },
+      { what: "requests for certificates at one replica", value: `${count(reviewsBurst)}, then ${count(reviewsPerSecond)} a second, ${count(reviewsAtOnceMax)} at once`, setBy: "fixed", gives: "OVERLOADED" },
+      { what: "a session without a certificate", value: `${time(strangerLimits.sessionMsMax)}, ${count(strangerLimits.sessionsMax)} at once`, setBy: "fixed", gives: "it is ended" },
+      { what: "a TLS handshake", value: time(handshakeTimeoutMs), setBy: "fixed", gives: "the connection is closed" },
+      { what: "TLS handshakes under way at a port", value: count(handshakesMaxDefault), setBy: "fixed", gives: "the connection is closed, or one that is under way for over a second" },
     ],
   ],
   [

@@ -3,7 +3,10 @@
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { AgentMetrics } from "@leveros/agent/host/agent-metrics.ts";
+import { addIdentityMetrics } from "@leveros/agent/host/identity-metrics.ts";
+import { Refusals } from "@leveros/agent/host/refusals.ts";
 import { Client, type LeverError } from "leveros";
+import { Registry } from "prom-client";
 import { describe, expect, test } from "vitest";
 import { Gateway } from "./gateway.ts";
 import { Probe } from "./probe.fixture.ts";
@@ -177,13 +180,21 @@ describe("metrics", () => {
       await probe.when(() => probe.ends.length > 0);
       const gatewayPage = (await admin(rig, "/metrics")).text;
       const agentPage = await new AgentMetrics("lever_agent", "0.0.0", () => rig.gateway.agent).registry.metrics();
+      // In a cluster there are these too.
+      const identities = new Registry();
+      for (const prefix of ["lever_agent", "lever_gateway"] as const) {
+        addIdentityMetrics({ registry: identities, prefix, refusals: new Refusals(), notAfterMs: () => undefined });
+      }
+      const identityPage = await identities.metrics();
       const shown = new Map(
-        [...typesOf(agentPage), ...typesOf(gatewayPage)].filter(([name]) => name.startsWith("lever_")),
+        [...typesOf(agentPage), ...typesOf(gatewayPage), ...typesOf(identityPage)].filter(([name]) =>
+          name.startsWith("lever_"),
+        ),
       );
       const written = await documented();
       expect([...written.keys()].sort()).toEqual([...shown.keys()].sort());
       for (const [name, type] of shown) expect([name, written.get(name)?.type]).toEqual([name, type]);
-      for (const [, name, labels] of gatewayPage.matchAll(/^(lever_\w+)\{([^}]*)\}/gm)) {
+      for (const [, name, labels] of `${gatewayPage}\n${identityPage}`.matchAll(/^(lever_\w+)\{([^}]*)\}/gm)) {
         const base = (name as string).replace(/_(bucket|sum|count)$/, "");
         const found = [...(labels as string).matchAll(/(\w+)="/g)]
           .map((match) => match[1])

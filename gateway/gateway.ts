@@ -5,11 +5,15 @@
  * door as one more client.
  */
 
+import { hostname } from "node:os";
 import { Agent } from "@leveros/agent/core/agent.ts";
 import { DiscoveryClient } from "@leveros/agent/core/discovery-client.ts";
 import { type AdminServer, startAdminServer } from "@leveros/agent/host/admin-server.ts";
 import { AgentMetrics } from "@leveros/agent/host/agent-metrics.ts";
-import { agentVersion, listenProblem, operatorSessions } from "@leveros/agent/host/hosted-agent.ts";
+import { agentVersion, listenProblem } from "@leveros/agent/host/hosted-agent.ts";
+import { addIdentityMetrics } from "@leveros/agent/host/identity-metrics.ts";
+import { operatorSessions } from "@leveros/agent/host/operator-sessions.ts";
+import { type IdentityFiles, PodIdentity } from "@leveros/agent/host/pod-identity.ts";
 import { dialTcp, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
@@ -42,6 +46,9 @@ export interface GatewayOptions {
   readonly portNames?: { readonly http: string; readonly native: string; readonly admin: string };
   readonly instance?: string;
   readonly zone?: string;
+  /** What the pod proves itself by: then instances and the operator are met over mutual TLS. Undefined: plainly. */
+  readonly identityFiles?: IdentityFiles;
+  readonly onLog?: (level: "info" | "warn", text: string) => void;
 }
 
 const peerDialTimeoutMs = 2000;
@@ -56,6 +63,7 @@ interface Parts {
   readonly door: HttpDoor;
   readonly admin: AdminServer;
   readonly clients: NativeClients;
+  readonly podIdentity: PodIdentity | undefined;
 }
 
 export class Gateway {
@@ -78,10 +86,14 @@ export class Gateway {
     const clock = runtimeClock(globalThis);
     const identity: Identity = {
       role: "gateway",
-      instance: options.instance ?? `gateway-${process.pid}`,
+      // Of a pod it is proven, and its host's name is the pod's.
+      instance: options.instance ?? (options.identityFiles === undefined ? `gateway-${process.pid}` : hostname()),
       library: `lever-gateway/${agentVersion}`,
     };
-    const operator = operatorSessions(options.operator, identity);
+    const { identityFiles, onLog } = options;
+    const podIdentity =
+      identityFiles && new PodIdentity({ operator: options.operator, identity, ...identityFiles, onLog });
+    const operator = operatorSessions(options.operator, identity, podIdentity?.dialOperator.bind(podIdentity));
     const discovery = new DiscoveryClient({
       clock,
       random: Math.random,
@@ -95,11 +107,17 @@ export class Gateway {
       identity,
       zone: options.zone,
       discovery,
-      dial: (to) => dialTcp(to, peerDialTimeoutMs),
+      dial: (to) =>
+        podIdentity === undefined ? dialTcp(to, peerDialTimeoutMs) : podIdentity.dialInstance(to, peerDialTimeoutMs),
       observer: metrics,
       ...(options.defaultEnvironment === undefined ? {} : { defaultEnvironment: options.defaultEnvironment }),
     });
-    const opened: { close(): void }[] = [agent, discovery];
+    if (podIdentity !== undefined) {
+      const { keeper, refusals } = podIdentity;
+      const notAfterMs = () => keeper.current?.notAfterMs;
+      addIdentityMetrics({ registry: metrics.registry, prefix: "lever_gateway", refusals, notAfterMs });
+    }
+    const opened: { close(): void }[] = [agent, discovery, ...(podIdentity === undefined ? [] : [podIdentity])];
     const open = async <Opened extends { close(): void }>(what: string, setting: string, start: Promise<Opened>) => {
       try {
         const started = await start;
@@ -138,10 +156,13 @@ export class Gateway {
         port: options.adminPort,
         registry,
         whyNotReady: () =>
-          clients.isDraining ? "draining" : discovery.isConnected ? undefined : "no connection to the operator",
+          clients.isDraining
+            ? "draining"
+            : (podIdentity?.keeper.whyNotReady() ??
+              (discovery.isConnected ? undefined : "no connection to the operator")),
       }),
     );
-    return new Gateway({ agent, discovery, native, door, admin, clients });
+    return new Gateway({ agent, discovery, native, door, admin, clients, podIdentity });
   }
 
   /**
@@ -160,7 +181,8 @@ export class Gateway {
 
   /** Ends everything now. */
   close(): void {
-    const { agent, discovery, native, door, admin } = this.#parts;
+    const { agent, discovery, native, door, admin, podIdentity } = this.#parts;
+    podIdentity?.close();
     native.close();
     door.close();
     admin.close();

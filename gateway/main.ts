@@ -10,12 +10,16 @@ function fail(error: unknown): never {
   process.exit(2);
 }
 
+function log(level: "info" | "warn", text: string): void {
+  console.error(`${new Date().toISOString()} ${level} ${text.replace(/\s+/g, " ")}`);
+}
+
 let gateway: Gateway;
 let drainTimeoutMs: number;
 try {
   const settings = gatewaySettings(process.env);
   drainTimeoutMs = settings.drainTimeoutMs;
-  gateway = await Gateway.start(settings.gateway);
+  gateway = await Gateway.start({ ...settings.gateway, onLog: log });
 } catch (error) {
   fail(error);
 }

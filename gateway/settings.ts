@@ -24,6 +24,12 @@ export function gatewaySettings(variables: Variables): GatewaySettings {
   if (defaultEnvironment !== undefined && !isEnvironment(defaultEnvironment)) {
     throw invalid("LEVER_DEFAULT_ENVIRONMENT", defaultEnvironment, "an environment: 1 to 63 of a-z, 0-9 and -");
   }
+  const tokenFile = text(variables, "LEVER_TOKEN_FILE");
+  const trustFile = text(variables, "LEVER_TRUST_FILE");
+  if ((tokenFile === undefined) !== (trustFile === undefined)) {
+    const [missing, other] = tokenFile === undefined ? ["TOKEN", "TRUST"] : ["TRUST", "TOKEN"];
+    throw new LeverError("INVALID_OPTION", `LEVER_${missing}_FILE is not set, expected a file: LEVER_${other}_FILE is`);
+  }
   const instance = text(variables, "LEVER_INSTANCE");
   const zone = text(variables, "LEVER_ZONE");
   return {
@@ -40,6 +46,7 @@ export function gatewaySettings(variables: Variables): GatewaySettings {
       corsOrigins: origins(variables, "LEVER_CORS_ORIGINS"),
       bodyBytesMax: whole(variables, "LEVER_BODY_BYTES_MAX", 1, argsBytesMax, 512 * 1024),
       ...(instance === undefined ? {} : { instance }),
+      ...(tokenFile === undefined || trustFile === undefined ? {} : { identityFiles: { tokenFile, trustFile } }),
       ...(zone === undefined ? {} : { zone }),
     },
     drainTimeoutMs: whole(variables, "LEVER_DRAIN_TIMEOUT_MS", 0, 3_600_000, 25_000),

@@ -4,12 +4,18 @@
 import { hostname } from "node:os";
 import { type AdminServer, startAdminServer } from "@leveros/agent/host/admin-server.ts";
 import { hostLeaseClock } from "@leveros/agent/host/host-lease-clock.ts";
-import { dialOperator, listenProblem } from "@leveros/agent/host/hosted-agent.ts";
+import { listenProblem } from "@leveros/agent/host/hosted-agent.ts";
+import { addIdentityMetrics } from "@leveros/agent/host/identity-metrics.ts";
+import { dialOperator } from "@leveros/agent/host/operator-sessions.ts";
+import { Refusals } from "@leveros/agent/host/refusals.ts";
 import { hostPort, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { type Identity, IdentitySecret } from "./identity/identity-secret.ts";
+import type { Identity } from "./identity/identity-secret.ts";
+import { addIssuerMetrics } from "./identity/issuer-metrics.ts";
+import { dialReplica, listenForAgents } from "./identity/operator-door.ts";
+import { OperatorIdentity } from "./identity/operator-identity.ts";
 import { HttpsTransport } from "./kube/https-transport.ts";
 import { KubeClient } from "./kube/kube-client.ts";
 import { loadKubeConfig, namespaceOf } from "./kube/kube-config.ts";
@@ -52,10 +58,34 @@ async function run(settings: OperatorSettings): Promise<void> {
   }).catch((error) => {
     throw listenProblem(error, `port ${settings.adminPort}`, "--admin-port");
   });
+  const wallMs = Date.now;
+  const identity = new OperatorIdentity({
+    client,
+    clock,
+    random: Math.random,
+    wallMs,
+    namespace,
+    name,
+    secretName: settings.identitySecret,
+    gatewayServiceAccount: settings.gatewayServiceAccount,
+    audience: settings.agent.tokenAudience,
+    onLog: log,
+  });
+  const refusals = new Refusals({ onLog: (text) => log("warn", text) });
+  addIdentityMetrics({
+    registry: metrics.registry,
+    prefix: "lever_operator",
+    refusals,
+    notAfterMs: () => identity.current?.notAfterMs,
+  });
+  addIssuerMetrics(metrics.registry, identity);
   // Bound at once, so that a port that cannot be had is known; nobody is served before all is known.
-  let listener: Listener | undefined = await listenTcp(settings.host, settings.port, (transport) => {
-    if (operator?.isReady === true) operator.server.accept(transport);
-    else transport.destroy();
+  let listener: Listener | undefined = await listenForAgents({
+    host: settings.host,
+    port: settings.port,
+    credentials: identity,
+    refusals,
+    operator: () => (operator?.isReady === true ? operator : undefined),
   }).catch((error) => {
     throw listenProblem(error, `port ${settings.port}`, "--port");
   });
@@ -70,17 +100,7 @@ async function run(settings: OperatorSettings): Promise<void> {
 
   const { advertisedHost } = settings;
   const address = advertisedHost === undefined ? undefined : hostPort(advertisedHost, listener.port);
-  const identity = { role: "operator" as const, environment: operatorEnvironment, service: operatorService, library };
-  const wallMs = Date.now;
-  const identitySecret = new IdentitySecret({
-    client,
-    clock,
-    random: Math.random,
-    wallMs,
-    namespace,
-    name: settings.identitySecret,
-    onLog: log,
-  });
+  const self = { role: "operator" as const, environment: operatorEnvironment, service: operatorService, library };
   operator = new KubeOperator({
     client,
     clock,
@@ -91,15 +111,18 @@ async function run(settings: OperatorSettings): Promise<void> {
     name,
     ...(address !== undefined && { address }),
     leaseName: settings.leaseName,
-    identity: identitySecret,
+    identity,
     agent: () => ({
       ...settings.agent,
       operator: settings.agent.operator || `lever-operator.${namespace}.svc:3837`,
-      drainKey: (identitySecret.identity as Identity).drainKey,
+      drainKey: (identity.secret.identity as Identity).drainKey,
     }),
     ...(settings.replicaSelector !== undefined && { replicaSelector: settings.replicaSelector }),
     replicaPort: listener.port,
-    dial: (to) => dialOperator(to, { ...identity, instance: name }),
+    dial: (to) =>
+      dialOperator(to, { ...self, instance: name }, (replica, timeoutMs) =>
+        dialReplica(replica, timeoutMs, identity, refusals),
+      ),
     library,
     observer: {
       onLog: log,

@@ -339,7 +339,8 @@ export async function simulateSeed({
     const around = { app: process.name, process, observer, store, nextNumber: () => ++numbers };
     app.serve(plainMethods(around), roomsOf(around));
   };
-  const cluster = new Cluster(network, [{ name: service, policy, serve }], observer);
+  const provesByTime = seed % 2 === 0;
+  const cluster = new Cluster(network, [{ name: service, policy, serve }], observer, { provesByTime });
   for (let i = 0; i < 3; i++) cluster.addInstance(service);
   const faults = new Faults(cluster, weather.plan);
   const endsAtMs = minutes * 60_000;

@@ -5,6 +5,8 @@
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
 import type { AccessPolicy } from "@leveros/protocol/control/access.ts";
+import { operatorEnvironment } from "@leveros/protocol/control/discovery.ts";
+import { agentService, handOverMethod } from "@leveros/protocol/control/ownership.ts";
 import { decodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType } from "@leveros/protocol/frame/frame.ts";
@@ -16,6 +18,7 @@ import { Target } from "@leveros/protocol/target/target.ts";
 import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { HolderWorld } from "./ownership/holder.fixture.ts";
 import { environment, type Node, type NodeOptions, Outcome, service, World } from "./world.fixture.ts";
 
 const denied = "none PERMISSION_DENIED";
@@ -215,6 +218,41 @@ describe("the agent of an instance", () => {
     world.isOperatorAway = false;
     await Promise.all([other.end(), own.end()]);
     await rig.world.close();
+  });
+});
+
+describe("what lies in the slots of a service", () => {
+  it.each<[string, Partial<Identity>, string]>([
+    ["its own instances", {}, "INVALID_ARGUMENTS"],
+    ["another service of its environment", { service: "other" }, "PERMISSION_DENIED"],
+    ["a service of its name elsewhere", { environment: "billing" }, "PERMISSION_DENIED"],
+    ["a gateway", { role: "gateway" }, "PERMISSION_DENIED"],
+    ["a client", { role: "client" }, "PERMISSION_DENIED"],
+  ])("is for its own instances alone: asked for by %s", async (_, part, reason) => {
+    const world = new HolderWorld();
+    const holder = world.addAgent("rooms-1");
+    const session = new Session({
+      transport: holder.connect(),
+      clock: world.clock,
+      side: "dialer",
+      identity: { role: "agent", environment, service: "rooms", instance: "rooms-2", ...part },
+      limits: { ...defaultSessionLimits, pingIntervalMs: 0 },
+      handler: { onOpen() {} },
+    });
+    const seen: string[] = [];
+    const target = new Target(operatorEnvironment, agentService, handOverMethod);
+    // What is no question for contents: whoever may ask is told so.
+    session.open(target, Flag.Channel, 0, encodeFields({}), encodeArgs(["nothing"]).bytes, {
+      onFrame(_stream, type, _flags, payload) {
+        if (type === FrameType.Refuse) seen.push(decodeFault(payload).reason);
+      },
+      onWritable() {},
+      onLost() {},
+    });
+    await world.settle();
+    expect(seen).toEqual([reason]);
+    session.destroy(new LeverError("CANCELLED", "the test is over"));
+    await world.close();
   });
 });
 

@@ -28,7 +28,7 @@ import { encodeFault } from "@leveros/protocol/error/fault.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget, assemblyBytesMax } from "@leveros/protocol/invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
-import type { Hello, Identity } from "@leveros/protocol/session/hello.ts";
+import { describeIdentity, type Hello, type Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
 import {
   type Caller,
@@ -204,7 +204,10 @@ export class Agent implements LinkHost {
       const serve = (method: string, prepare: ControlMethod) =>
         new InvocationServer({ ...runtime, host: new ControlHost(method, prepare) });
       this.#appServer = serve(ownershipMethod, (args, session) => this.#serveOwnership(holder, args, session));
-      this.#peerServer = serve(handOverMethod, (args) => holder.serveHandOver(args));
+      this.#peerServer = serve(handOverMethod, (args, session) => {
+        this.#checkSibling(session);
+        return holder.serveHandOver(args);
+      });
       this.#unwatch = options.discovery.subscribe(
         environment,
         service,
@@ -430,6 +433,14 @@ export class Agent implements LinkHost {
     }
     const { link } = this.#app;
     return (channel) => holder.serveApp(identity, channel, link);
+  }
+
+  /** What the resources of a service had is for its other instances alone. */
+  #checkSibling({ provenIdentity: peer }: Session): void {
+    const { environment, service } = this.identity;
+    if (peer === undefined || (peer.environment === environment && peer.service === service)) return;
+    const who = describeIdentity(peer);
+    throw new LeverError("IDENTITY_DENIED", `${who} is no instance of ${environment}/${service}`, { effect: "none" });
   }
 
   /** For links: connects to a peer agent. */

@@ -9,8 +9,17 @@
 
 import type { Clock, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { describeIdentity } from "@leveros/protocol/session/hello.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
+
+/** Who has to answer, where that can be proven: another instance may have got the address meanwhile. */
+export interface LinkPeer {
+  readonly environment: string;
+  readonly service: string;
+  /** Undefined: any of the service. */
+  readonly instance?: string;
+}
 
 /** Who waits for a link. */
 export interface LinkWaiter {
@@ -35,6 +44,7 @@ export interface LinkHost {
 
 export class PeerLink {
   readonly address: string;
+  readonly #peer: LinkPeer;
   readonly #host: LinkHost;
   /** The peer has said HELLO. */
   #session: Session | undefined;
@@ -47,9 +57,10 @@ export class PeerLink {
   #failedAt = Number.NEGATIVE_INFINITY;
   #failure: LeverError | undefined;
 
-  constructor(host: LinkHost, address: string) {
+  constructor(host: LinkHost, address: string, peer: LinkPeer) {
     this.#host = host;
     this.address = address;
+    this.#peer = peer;
   }
 
   /** The open session, if it takes streams. */
@@ -103,6 +114,17 @@ export class PeerLink {
   }
 
   #opened(session: Session): void {
+    const { environment, service, instance } = this.#peer;
+    const proven = session.provenIdentity;
+    if (
+      proven !== undefined &&
+      (proven.environment !== environment ||
+        proven.service !== service ||
+        (instance !== undefined && proven.instance !== instance))
+    ) {
+      const expected = `${environment}/${service}/${instance ?? "*"}`;
+      return this.#failed(new Error(`${describeIdentity(proven)} answers there, expected ${expected}`));
+    }
     this.#opening = undefined;
     // One whose numbers are used up goes on until its streams have ended.
     this.#session?.goAway(new LeverError("CONNECTION_LOST", "another connection has replaced this one"));

@@ -195,11 +195,16 @@ export class ServiceView {
 
   #join(instance: TableInstance, balanced: BalancedInstance<Instance>): Instance {
     const key = keyOf(instance);
-    const link = this.#others.get(key)?.link ?? new PeerLink(this.#agent, instance.address);
+    const link = this.#others.get(key)?.link ?? this.#linkTo(instance.id, instance.address);
     this.#others.delete(key);
     const joined = { id: instance.id, key, link, balanced };
     this.#balanced.set(key, joined);
     return joined;
+  }
+
+  #linkTo(instance: string, address: string): PeerLink {
+    const { environment, service } = this;
+    return new PeerLink(this.#agent, address, { environment, service, instance });
   }
 
   #leave(gone: Instance): void {
@@ -234,7 +239,7 @@ export class ServiceView {
     if (key === undefined || address === "") return undefined;
     const known = this.#balanced.get(key) ?? this.#others.get(key);
     if (known !== undefined) return known;
-    const other: Instance = { id, key, link: new PeerLink(this.#agent, address), balanced: undefined };
+    const other: Instance = { id, key, link: this.#linkTo(id, address), balanced: undefined };
     this.#others.set(key, other);
     return other;
   }

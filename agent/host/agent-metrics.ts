@@ -1,9 +1,10 @@
 /** What an agent or a gateway shows at `/metrics`. Names as Prometheus users expect them; never a resource as a label. */
 
-import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { Counter, Gauge, Registry } from "prom-client";
 import type { Agent } from "../core/agent.ts";
 import type { AgentObserver } from "../core/observer.ts";
 import { DurationHistogram, type DurationSeries } from "./duration-histogram.ts";
+import { collectProcessMetrics } from "./process-metrics.ts";
 
 /** Services that get labels of their own; the rest are counted as `other`, so that callers cannot grow the page. */
 const labelledServicesMax = 200;
@@ -29,7 +30,7 @@ export class AgentMetrics implements AgentObserver {
   /** `prefix` is `lever_agent` or `lever_gateway`. `agent` is asked at each scrape. */
   constructor(prefix: "lever_agent" | "lever_gateway", version: string, agent: () => Agent | undefined) {
     const registers = [this.registry];
-    collectDefaultMetrics({ register: this.registry });
+    collectProcessMetrics(this.registry, prefix === "lever_agent" ? "agent" : "gateway", version);
     const serviceCounts = () => this.#allServices();
     new Counter({
       name: `${prefix}_invocations_total`,
@@ -155,12 +156,6 @@ export class AgentMetrics implements AgentObserver {
       total("lease_lapses", "Leases that ended without being renewed.", ({ ownership }) => ownership.lapses);
       gauge("ready", "1 while an app is registered and takes calls.", (current) => (current.isReady ? 1 : 0));
     }
-    new Gauge({
-      name: "lever_build_info",
-      help: "Always 1; the labels say which build this is.",
-      labelNames: ["component", "version"],
-      registers,
-    }).set({ component: prefix === "lever_agent" ? "agent" : "gateway", version }, 1);
   }
 
   #counts(environment: string, service: string, code: string): ServiceCounts {

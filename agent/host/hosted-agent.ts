@@ -6,20 +6,19 @@
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import type { Identity } from "@leveros/protocol/session/hello.ts";
-import { defaultSessionLimits } from "@leveros/protocol/session/limits.ts";
-import { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { Agent } from "../core/agent.ts";
 import { DiscoveryClient } from "../core/discovery-client.ts";
 import { type AdminServer, startAdminServer } from "./admin-server.ts";
 import { AgentMetrics } from "./agent-metrics.ts";
 import { hostLeaseClock } from "./host-lease-clock.ts";
-import { OperatorDialer } from "./operator-dialer.ts";
+import { addIdentityMetrics } from "./identity-metrics.ts";
+import { operatorSessions } from "./operator-sessions.ts";
+import { type IdentityFiles, PodIdentity } from "./pod-identity.ts";
 import { dialTcp, hostPort, type Listener, listenTcp, listenUnix } from "./socket.ts";
 
 export const agentVersion = "0.1.0";
 
-const operatorDialTimeoutMs = 3000;
 const peerDialTimeoutMs = 2000;
 
 export interface HostedAgentOptions {
@@ -42,6 +41,9 @@ export interface HostedAgentOptions {
   readonly forwardPort?: number;
   /** The admin port has `/drain/<token>`, which answers after `timeoutMs` at the latest. */
   readonly drainHook?: { readonly token: string; readonly timeoutMs: number };
+  /** What the pod proves itself by: then peers and the operator are met over mutual TLS. Undefined: plainly. */
+  readonly identityFiles?: IdentityFiles;
+  readonly onLog?: (level: "info" | "warn", text: string) => void;
 }
 
 export class HostedAgent {
@@ -54,6 +56,7 @@ export class HostedAgent {
   readonly #discovery: DiscoveryClient;
   readonly #listeners: Listener[];
   readonly #admin: AdminServer | undefined;
+  readonly #podIdentity: PodIdentity | undefined;
 
   private constructor(
     agent: Agent,
@@ -61,6 +64,7 @@ export class HostedAgent {
     discovery: DiscoveryClient,
     listeners: Listener[],
     admin: AdminServer | undefined,
+    podIdentity: PodIdentity | undefined,
     address: string,
     socketPath: string,
   ) {
@@ -72,6 +76,7 @@ export class HostedAgent {
     this.#discovery = discovery;
     this.#listeners = listeners;
     this.#admin = admin;
+    this.#podIdentity = podIdentity;
   }
 
   /** Rejects with the system's error when a socket cannot be had. */
@@ -87,9 +92,22 @@ export class HostedAgent {
     };
     let agent: Agent | undefined;
     const metrics = new AgentMetrics("lever_agent", agentVersion, () => agent);
-    const peers = await listenTcp(options.host, options.port, (transport) => agent?.acceptPeer(transport));
+    const { identityFiles, onLog } = options;
+    const podIdentity =
+      identityFiles && new PodIdentity({ operator: options.operator, identity, ...identityFiles, onLog });
+    const acceptPeer = (transport: Transport) => agent?.acceptPeer(transport);
+    const listen = podIdentity === undefined ? listenTcp : podIdentity.listen.bind(podIdentity);
+    const peers = await listen(options.host, options.port, acceptPeer).catch((error: unknown) => {
+      podIdentity?.close();
+      throw error;
+    });
     const address = hostPort(options.advertisedHost ?? options.host, peers.port);
-    const operator = operatorSessions(options.operator, identity);
+    const operator = operatorSessions(options.operator, identity, podIdentity?.dialOperator.bind(podIdentity));
+    if (podIdentity !== undefined) {
+      const { keeper, refusals } = podIdentity;
+      const notAfterMs = () => keeper.current?.notAfterMs;
+      addIdentityMetrics({ registry: metrics.registry, prefix: "lever_agent", refusals, notAfterMs });
+    }
     const discovery = new DiscoveryClient({
       clock,
       random,
@@ -109,12 +127,13 @@ export class HostedAgent {
       identity,
       zone: options.zone,
       discovery,
-      dial: (to) => dialTcp(to, peerDialTimeoutMs),
+      dial: (to) =>
+        podIdentity === undefined ? dialTcp(to, peerDialTimeoutMs) : podIdentity.dialInstance(to, peerDialTimeoutMs),
       observer: metrics,
       ownership: {
         leaseClock: hostLeaseClock(),
         address,
-        dialLeader: (leader) => (leader === undefined ? operator.any() : operator.at(leader)),
+        dialLeader: (leader) => operator.leader(leader),
       },
     });
     const started = agent;
@@ -140,16 +159,16 @@ export class HostedAgent {
                   drain: () => before(started.drainApp(), (options.drainHook as { timeoutMs: number }).timeoutMs),
                 },
               }),
-              whyNotReady: () =>
-                started.isReady
-                  ? undefined
-                  : started.isDraining
-                    ? "draining"
-                    : "the app has not registered its methods",
+              whyNotReady: () => {
+                const noIdentity = podIdentity?.keeper.whyNotReady();
+                if (noIdentity !== undefined || started.isReady) return noIdentity;
+                return started.isDraining ? "draining" : "the app has not registered its methods";
+              },
             });
-      return new HostedAgent(started, metrics, discovery, listeners, admin, address, options.socketPath);
+      return new HostedAgent(started, metrics, discovery, listeners, admin, podIdentity, address, options.socketPath);
     } catch (error) {
       for (const listener of listeners) listener.close();
+      podIdentity?.close();
       discovery.close();
       started.close();
       throw error;
@@ -165,6 +184,7 @@ export class HostedAgent {
   close(): void {
     for (const listener of this.#listeners) listener.close();
     this.#admin?.close();
+    this.#podIdentity?.close();
     this.#discovery.close();
     this.agent.close();
   }
@@ -178,38 +198,6 @@ async function before(done: Promise<void>, timeoutMs: number): Promise<void> {
   });
   await Promise.race([done, late]);
   clearTimeout(timer);
-}
-
-/** Sessions with the operator's replicas behind `host:port`, on the dialer's side. */
-export interface OperatorSessions {
-  /** With any of them. */
-  any(): Promise<Session>;
-  /** With the one at this address, or any if that cannot be reached soon. */
-  at(address: string): Promise<Session>;
-}
-
-export function operatorSessions(operator: string, identity: Identity): OperatorSessions {
-  const dialer = new OperatorDialer({ operator, timeoutMs: operatorDialTimeoutMs, random: Math.random });
-  return {
-    any: async () => operatorSession(await dialer.any(), identity),
-    at: async (address) => operatorSession(await dialer.at(address), identity),
-  };
-}
-
-/** A session with the replica at this address, on the dialer's side. */
-export async function dialOperator(address: string, identity: Identity): Promise<Session> {
-  return operatorSession(await dialTcp(address, operatorDialTimeoutMs), identity);
-}
-
-function operatorSession(transport: Transport, identity: Identity): Session {
-  return new Session({
-    transport,
-    clock: runtimeClock(globalThis),
-    side: "dialer",
-    identity,
-    limits: defaultSessionLimits,
-    handler: {},
-  });
 }
 
 /** For messages: what a system's error at listening means. */

@@ -35,6 +35,16 @@ export function hostPort(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** Throws for what is no `host:port`. */
+export function splitHostPort(address: string): { readonly host: string; readonly port: number } {
+  const colon = address.lastIndexOf(":");
+  const port = Number(address.slice(colon + 1));
+  if (colon <= 0 || !Number.isInteger(port) || port < 1 || port > 65535) {
+    throw new Error(`${JSON.stringify(address)} is no host:port`);
+  }
+  return { host: address.slice(0, colon).replace(/^\[|\]$/g, ""), port };
+}
+
 /** Listens on a Unix socket that any user in the pod may use; a file that a former process left is replaced. */
 export function listenUnix(path: string, onTransport: (transport: Transport) => void): Promise<Listener> {
   rmSync(path, { force: true });
@@ -56,13 +66,8 @@ function ignored(): void {}
 
 /** Connects to `host:port`; rejects with the system's error, or after `timeoutMs`. */
 export function dialTcp(address: string, timeoutMs: number): Promise<Transport> {
-  const colon = address.lastIndexOf(":");
-  const host = address.slice(0, colon).replace(/^\[|\]$/g, "");
-  const port = Number(address.slice(colon + 1));
   return new Promise((resolve, reject) => {
-    if (colon <= 0 || !Number.isInteger(port) || port < 1 || port > 65535) {
-      return reject(new Error(`${JSON.stringify(address)} is no host:port`));
-    }
+    const { host, port } = splitHostPort(address);
     const socket: Socket = connect({ host, port, noDelay: true });
     const timer = setTimeout(() => {
       socket.destroy();

@@ -3,6 +3,7 @@
 import { X509Certificate } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CheckReport, EndpointsReport, ServicesReport } from "@leveros/operator/admin/admin-report.ts";
+import { trustMapName } from "@leveros/operator/identity/trust-maps.ts";
 import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import {
   deployments,
@@ -34,7 +35,6 @@ import { isReady, type OperatorPod, operatorReplicas, type Replicas } from "./op
 
 const configMaps = resourceKind("", "v1", "ConfigMap", "configmaps");
 const gatewayDeployment = "lever-gateway";
-const trustConfigMap = "lever-trust";
 const dayMs = 86_400_000;
 const trustDaysMin = 14;
 /** How far the clock of the leader's node may be from the API server's, and its answer from now. */
@@ -196,18 +196,18 @@ class InstallationCheck {
       let found: KubeObject & { readonly data?: Readonly<Record<string, string>> };
       try {
         found = await this.#cluster.explained(
-          api.get(configMaps, { namespace, name: trustConfigMap }),
+          api.get(configMaps, { namespace, name: trustMapName }),
           rightTo("get", configMaps, namespace),
         );
       } catch (error) {
         if (!KubeError.is(error)) throw error;
         return {
-          failed: `There is no ConfigMap ${trustConfigMap} in ${namespace}: the leader makes it from the Secret lever-identity; its log says why not.`,
+          failed: `There is no ConfigMap ${trustMapName} in ${namespace}: the leader makes it from the Secret lever-identity; its log says why not.`,
         };
       }
       const certificates = found.data?.["ca.crt"]?.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g);
       if (!certificates)
-        return { failed: `${trustConfigMap} has no certificate under ca.crt; the leader's log says why.` };
+        return { failed: `${trustMapName} has no certificate under ca.crt; the leader's log says why.` };
       const daysLeft = Math.max(
         ...certificates.map((text) => (new X509Certificate(text).validToDate.getTime() - clock.now()) / dayMs),
       );

@@ -54,6 +54,12 @@ export function coreDns(): Promise<string> {
   return buildModule("coredns", "v1.12.4", "1 to 2 minutes");
 }
 
+/** A directory with `metrics-lint`: Prometheus' own parser and lint for a page of metrics. */
+export function metricsLint(): Promise<string> {
+  // The newest ones that Go 1.24 builds.
+  return buildModule("metrics-lint", "v0.67.5", "a minute");
+}
+
 /** A directory with `helm`. */
 export function helm(): Promise<string> {
   return goProgram("helm.sh/helm/v3/cmd/helm", "v3.19.0");

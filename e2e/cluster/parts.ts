@@ -3,7 +3,7 @@
 import path from "node:path";
 import type { ClusterParts } from "./cluster.ts";
 import { unpackedPackages } from "./debian.ts";
-import { coreDns, helm, kubernetes } from "./go-program.ts";
+import { coreDns, helm, kubernetes, metricsLint } from "./go-program.ts";
 import { leverImages } from "./lever-images.ts";
 import { nodeRuntime } from "./node-runtime.ts";
 
@@ -16,7 +16,7 @@ export async function clusterParts(): Promise<ClusterParts> {
   const runtime = await nodeRuntime();
   return {
     programs: [kubernetesPrograms, coreDnsPrograms, path.join(packages, "usr/bin"), path.join(packages, "usr/sbin")],
-    tools: [kubernetesPrograms, await helm()],
+    tools: [kubernetesPrograms, await helm(), await metricsLint()],
     cniDirectory: path.join(packages, "usr/lib/cni"),
     images: [...runtime.images, ...(await leverImages(runtime.layers, runtime.env))],
   };

@@ -16,7 +16,12 @@ export const sickAgents: Readonly<Record<string, readonly SourcePatch[]>> = { "w
 
 /** Writes `main.js` and what it needs into `outdir`. */
 export async function bundleSickAgent(patches: readonly SourcePatch[], outdir: string): Promise<void> {
-  await build({ ...bundleOptions, entryPoints: ["agent/main.ts"], outdir, plugins: [patched(patches)] });
+  await build({
+    ...bundleOptions,
+    entryPoints: ["agent/main.ts"],
+    outdir,
+    plugins: [...(bundleOptions.plugins ?? []), patched(patches)],
+  });
 }
 
 function patched(patches: readonly SourcePatch[]): Plugin {

@@ -6,6 +6,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { type CommandResult, type RunOptions, result, run } from "../cluster/command.ts";
 
 /** What kubectl prints; throws if it fails. */
@@ -23,6 +24,11 @@ export async function kubectlJson<Value = unknown>(args: readonly string[]): Pro
 export interface ApiAnswer {
   readonly status: number;
   readonly body: unknown;
+}
+
+export interface WatchedChange {
+  readonly type: "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK" | "ERROR";
+  readonly object: unknown;
 }
 
 /** The API server by whatever credentials the kubeconfig has: a `kubectl proxy` on a socket of its own. */
@@ -61,6 +67,19 @@ export class ApiServer implements AsyncDisposable {
       });
       asked.end(body);
     });
+  }
+
+  /** Follows a list; `onEvent` is called as each change arrives. Gives how to stop. */
+  watch(url: string, onEvent: (event: WatchedChange) => void): () => void {
+    const asked = request({ socketPath: path.join(this.#directory, "api"), path: url, agent: false });
+    asked.on("error", () => {});
+    asked.once("response", (response) => {
+      const lines = createInterface(response);
+      for (const source of [response, lines]) source.on("error", () => {});
+      lines.on("line", (line) => onEvent(JSON.parse(line) as WatchedChange));
+    });
+    asked.end();
+    return () => asked.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -41,9 +41,15 @@ export async function installLever(values: readonly string[] = []): Promise<void
   await helm(["upgrade", "--install", "lever", chartDirectory, ...installFlags(values)]);
 }
 
-/** For `helm install` and `helm upgrade`: `values` over those of the run's images, and nothing of an earlier release. */
+/**
+ * For `helm install` and `helm upgrade`: `values` over those of the run's images, and nothing of an earlier release. What
+ * begins as a list or an object is JSON.
+ */
 export function installFlags(values: readonly string[] = []): string[] {
-  const set = [...imageValues, ...values].flatMap((value) => ["--set", value]);
+  const set = [...imageValues, ...values].flatMap((value) => [
+    /^[^=]*=[[{]/.test(value) ? "--set-json" : "--set",
+    value,
+  ]);
   return ["--namespace", leverNamespace, "--wait", `--timeout=${waitSeconds}s`, ...set];
 }
 

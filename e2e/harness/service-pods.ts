@@ -1,5 +1,8 @@
 /** Pods of LeverServices, and calls from them. */
 
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
 import { kubectl, kubectlJson } from "./kubectl.ts";
 
 export interface ServicePod {
@@ -57,4 +60,34 @@ export async function callFrom(
   const program = ["node", "/app/call.js", url, ...args.map((arg) => JSON.stringify(arg))];
   const line = await kubectl(["exec", "--namespace", namespace, pod, "--container=app", "--", ...program]);
   return JSON.parse(line) as CallOutcome;
+}
+
+/** A channel from a pod of the service `caller`, through its agent; it has been opened when the first message is there. */
+export class JoinedChannel implements AsyncDisposable {
+  readonly messages: unknown[] = [];
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    createInterface(child.stdout as NodeJS.ReadableStream).on("line", (line) => this.messages.push(JSON.parse(line)));
+  }
+
+  static async open(namespace: string, pod: string, url: string, ...args: readonly unknown[]): Promise<JoinedChannel> {
+    const program = ["node", "/app/join.js", url, ...args.map((arg) => JSON.stringify(arg))];
+    const command = ["exec", "--stdin", "--namespace", namespace, pod, "--container=app", "--", ...program];
+    const child = spawn("kubectl", command, { stdio: ["pipe", "pipe", "inherit"] });
+    await once(child, "spawn");
+    return new JoinedChannel(child);
+  }
+
+  send(message: unknown): void {
+    this.#child.stdin?.write(`${JSON.stringify(message)}\n`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const ended = once(this.#child, "exit");
+    this.#child.kill("SIGKILL");
+    await ended;
+  }
 }

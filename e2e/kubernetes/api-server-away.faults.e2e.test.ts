@@ -84,7 +84,10 @@ async function away(what: string, stop: () => Promise<void>, start: () => Promis
   }
   expect(reports.wait.calls.sent).toBe(reports.wait.calls.planned);
   expect(failuresOf(reports.wait).plain).toBe(0);
-  expect(failuresOf(reports.serve).room).toBeLessThan(failuresOf(reports.fail).room);
+  // Who is not to wait is told at once.
+  const told = reports.fail.calls.failed["room: RESOURCE_UNAVAILABLE none"] ?? 0;
+  expect(told).toBeGreaterThan(failuresOf(reports.fail).room * 0.9);
+  expect(failuresOf(reports.serve).room).toBeLessThan(failuresOf(reports.fail).room / 10);
   expect(restarts).toEqual(operators.map(({ status }) => status.containerStatuses?.[0]?.restartCount));
   expect(totalOf(requests, "others")).toBeLessThan(max);
 }

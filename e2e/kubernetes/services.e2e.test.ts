@@ -1,10 +1,12 @@
 /** LeverServices as people use them: the examples as they are, applied, called, scaled and deleted. */
 
 import { beforeAll, describe, expect, test } from "vitest";
-import { kubectl } from "../harness/kubectl.ts";
+import { run } from "../cluster/command.ts";
+import { kubectl, kubectlJson, kubectlResult } from "../harness/kubectl.ts";
 import { exampleManifest, fixtureManifest, imageIds, leverImage } from "../harness/lever-images.ts";
-import { installLever } from "../harness/lever-install.ts";
-import { callFrom, podsOf, type ServicePod, waitReady } from "../harness/service-pods.ts";
+import { installLever, leverNamespace } from "../harness/lever-install.ts";
+import { PortForward } from "../harness/port-forward.ts";
+import { callFrom, JoinedChannel, podsOf, type ServicePod, waitReady } from "../harness/service-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 
@@ -13,10 +15,14 @@ let callers: readonly ServicePod[];
 
 const inNamespace = (...args: string[]) => kubectl([...args, "--namespace", namespace]);
 const apply = (text: string) => kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: text });
+/** On a cluster that was given all pods may be on one node. */
+const ownNodes = () => Object.keys(imageIds).length > 0;
+const execIn = (pod: string, ...command: string[]) =>
+  kubectl(["exec", "--namespace", namespace, pod, "--container=app", "--", ...command]);
 const nameOf = (pod: ServicePod) => pod.metadata.name;
 
 beforeAll(async () => {
-  await installLever();
+  await installLever(['gateway.extraEnv=[{"name":"LEVER_ALLOW_FORCE_ENV","value":"true"}]']);
   namespace = await testNamespace("services");
   for (const name of ["hello", "chat", "greeter"]) await apply(exampleManifest(name));
   for (const name of ["caller/caller.yaml", "rooms/rooms.yaml"]) await apply(fixtureManifest(name));
@@ -70,4 +76,194 @@ describe("calls from pods", () => {
     const outcome = await callFrom(namespace, nameOf(callers[0] as ServicePod), "/nobody/any");
     expect(outcome).toMatchObject({ reason: "SERVICE_NOT_FOUND" });
   });
+});
+
+describe("a room", () => {
+  const room = "/rooms/room-7";
+  const whereFrom = async (caller: ServicePod) => {
+    const outcome = await callFrom(namespace, nameOf(caller), `${room}/where`);
+    return (outcome as { value: { instance: string } }).value.instance;
+  };
+
+  test("is in one instance, whoever asks from whatever node", async () => {
+    expect(new Set(callers.map((pod) => pod.spec.nodeName)).size).toBeGreaterThan(ownNodes() ? 1 : 0);
+    const places = new Set<string>();
+    for (const caller of callers) places.add(await whereFrom(caller));
+    expect(places.size).toBe(1);
+    expect((await podsOf(namespace, "rooms")).map(nameOf)).toContain([...places][0]);
+    const spread = new Set<string>();
+    const [caller] = callers as [ServicePod];
+    for (let n = 0; n < 12; n++) {
+      const outcome = await callFrom(namespace, nameOf(caller), `/rooms/other-${n}/where`);
+      spread.add((outcome as { value: { instance: string } }).value.instance);
+    }
+    expect(spread.size).toBeGreaterThan(1);
+  });
+
+  test("has a channel that stays there, from another node", async () => {
+    const holder = await whereFrom(callers[0] as ServicePod);
+    const holderNode = (await podsOf(namespace, "rooms")).find((pod) => nameOf(pod) === holder)?.spec.nodeName;
+    const far = callers.find((pod) => pod.spec.nodeName !== holderNode) ?? (callers[0] as ServicePod);
+    const others = callers.filter((pod) => pod !== far);
+    await using joined = await JoinedChannel.open(namespace, nameOf(far), `${room}/joinChan`);
+    const heard = joined.messages;
+    await until("the channel", () => heard.length === 1);
+    for (const other of others) {
+      expect(await whereFrom(other)).toBe(holder);
+      await callFrom(namespace, nameOf(other), `${room}/say`);
+    }
+    await until("all that was said", () => heard.length === 1 + others.length);
+    expect(heard).toEqual(
+      Array.from({ length: heard.length }, (_, n) => expect.objectContaining({ n, instance: holder })),
+    );
+  });
+});
+
+describe("from outside", () => {
+  test("curl reaches the gateway's Service", async () => {
+    await using door = await PortForward.open(leverNamespace, "svc/lever-gateway", 80);
+    const url = `http://127.0.0.1:${door.port}/hello/sayHello?forceenv=${namespace}`;
+    const answer = await run("curl", ["-s", url, "-H", "content-type: application/json", "-d", '["world"]']);
+    expect(answer).toBe('"Hello, world!"');
+  });
+
+  test("what is not exposed looks as if it were not there", async () => {
+    await using door = await PortForward.open(leverNamespace, "svc/lever-gateway", 80);
+    const ask = (service: string) =>
+      run("curl", [
+        "-s",
+        "-o",
+        "-",
+        "-w",
+        "%{http_code} %header{lever-reason}",
+        "-X",
+        "POST",
+        `http://127.0.0.1:${door.port}/${service}/greetAll?forceenv=${namespace}`,
+      ]);
+    const hidden = await ask("greeter");
+    expect(hidden).toMatch(/404 SERVICE_NOT_FOUND$/);
+    expect(hidden).toBe((await ask("nobodyy")).replaceAll("nobodyy", "greeter"));
+  });
+
+  test("pods reach it by its name", async () => {
+    const url = `http://lever-gateway.${leverNamespace}/hello/sayHello?forceenv=${namespace}`;
+    const program = `
+      const options = { method: "POST", body: '["world"]', headers: { "content-type": "application/json" } };
+      fetch(${JSON.stringify(url)}, options).then(async (answer) => console.log(answer.status, await answer.text()));
+    `;
+    const pod = nameOf(callers[0] as ServicePod);
+    expect(await execIn(pod, "node", "-e", program)).toBe('200 "Hello, world!"\n');
+  });
+
+  test("a rolling update of the gateway fails no request, each on a connection of its own", async () => {
+    const url = `http://lever-gateway.${leverNamespace}/hello/sayHello?forceenv=${namespace}`;
+    const pod = nameOf(callers[0] as ServicePod);
+    const load = execIn(pod, "node", "-e", requests(url));
+    const restarted = kubectl(["rollout", "restart", "deploy/lever-gateway", "--namespace", leverNamespace]).then(() =>
+      kubectl(["rollout", "status", "deploy/lever-gateway", "--namespace", leverNamespace, "--timeout=120s"]),
+    );
+    await restarted;
+    // Until the last of the old ones has drained.
+    await until(
+      "the old pods' end",
+      async () => {
+        const args = ["get", "pods", "--namespace", leverNamespace, "--selector=app.kubernetes.io/component=gateway"];
+        return (await kubectlJson<{ items: unknown[] }>(args)).items.length === 2;
+      },
+      60_000,
+    );
+    await execIn(pod, "touch", "/dev/shm/stop");
+    const { sent, failed } = JSON.parse(await load) as { sent: number; failed: string[] };
+    console.log(`${sent} requests while the gateways were replaced, ${failed.length} failed`);
+    expect(failed).toEqual([]);
+    expect(sent).toBeGreaterThan(200);
+  });
+});
+
+/** A program that sends requests, each on its own connection, until it is told to stop. */
+function requests(url: string): string {
+  return `
+    const { request } = require("node:http");
+    const { existsSync, rmSync } = require("node:fs");
+    const once = () => new Promise((resolve) => {
+      const asked = request(${JSON.stringify(url)}, { method: "POST", agent: false, headers: { "content-type": "application/json" } });
+      asked.once("error", (error) => resolve(String(error)));
+      asked.once("response", (response) => {
+        response.resume();
+        response.once("error", (error) => resolve(String(error)));
+        response.once("end", () => resolve(response.statusCode === 200 ? undefined : String(response.statusCode)));
+      });
+      asked.end('["world"]');
+    });
+    (async () => {
+      let sent = 0;
+      const failed = [];
+      while (!existsSync("/dev/shm/stop")) {
+        const why = await once();
+        sent++;
+        if (why !== undefined) failed.push(why);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      rmSync("/dev/shm/stop");
+      console.log(JSON.stringify({ sent, failed }));
+    })();
+  `;
+}
+
+describe("a change", () => {
+  test("applied again is none", async () => {
+    const said = await kubectl(["apply", "--namespace", namespace, "--filename=-"], {
+      input: exampleManifest("hello"),
+    });
+    expect(said).toBe("leverservice.leveros.dev/hello unchanged\n");
+  });
+
+  test("by kubectl scale is made, and waited for", async () => {
+    const before = (await podsOf(namespace, "chat")).map(nameOf);
+    await inNamespace("scale", "lsvc/chat", "--replicas=5");
+    await until("five instances", async () => {
+      const { status } = await kubectlJson<{ status: { readyReplicas: number } }>([
+        "get",
+        "lsvc/chat",
+        "--namespace",
+        namespace,
+      ]);
+      return status.readyReplicas === 5;
+    });
+    await waitReady(namespace, "chat");
+    const after = (await podsOf(namespace, "chat")).map(nameOf);
+    expect(after).toHaveLength(5);
+    expect(after).toEqual(expect.arrayContaining(before));
+    expect((await inNamespace("get", "lsvc/chat")).split("\n")[1]).toMatch(/^chat +True +5 +5 /);
+  });
+
+  test("by kubectl delete takes along all that was made of the service", async () => {
+    await inNamespace("delete", "lsvc/chat");
+    for (const kind of ["deployment/chat", "leverendpointtable/chat"]) {
+      await until(
+        `the end of ${kind}`,
+        async () => (await kubectlResult(["get", kind, "--namespace", namespace])).exitCode !== 0,
+      );
+    }
+    await until(
+      "the end of its pods",
+      async () => (await inNamespace("get", "pods", "--selector=leveros.dev/service=chat", "--output=name")) === "",
+      60_000,
+    );
+    const outcome = await callFrom(namespace, nameOf(callers[0] as ServicePod), "/chat/room-1/history");
+    expect(outcome).toMatchObject({ reason: "SERVICE_NOT_FOUND" });
+  });
+});
+
+test("an idle agent takes at most 64 MiB", async () => {
+  const sizes: string[] = [];
+  for (const pod of await podsOf(namespace, "hello")) {
+    await using admin = await PortForward.open(namespace, `pod/${nameOf(pod)}`, 3838);
+    const metrics = await (await fetch(`http://127.0.0.1:${admin.port}/metrics`)).text();
+    const bytes = Number(/^process_resident_memory_bytes (\S+)$/m.exec(metrics)?.[1]);
+    sizes.push(`${(bytes / 1024 ** 2).toFixed(1)} MiB`);
+    expect(bytes).toBeGreaterThan(0);
+    expect(bytes).toBeLessThanOrEqual(64 * 1024 ** 2);
+  }
+  console.log(`resident memory of idle agents: ${sizes.join(", ")}`);
 });

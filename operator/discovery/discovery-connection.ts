@@ -206,8 +206,7 @@ export class DiscoveryConnection {
         this.#behind.delete(subscription);
         const since = subscription.behindSince ?? this.#clock.now();
         subscription.behindSince = undefined;
-        await this.#bringUp(subscription);
-        this.#onSent?.(this.#clock.now() - since);
+        if (await this.#bringUp(subscription)) this.#onSent?.(this.#clock.now() - since);
       }
     } catch {
       // The channel has ended: `run` learns of it too, and says why.
@@ -225,29 +224,31 @@ export class DiscoveryConnection {
     return role === "agent" ? "denied" : "hidden";
   }
 
-  async #bringUp(subscription: Subscription): Promise<void> {
+  /** False if it has all that it may have. */
+  async #bringUp(subscription: Subscription): Promise<boolean> {
     const sight = this.#sightOf(subscription);
     const isNew = subscription.shown !== sight;
     if (isNew && subscription.shown !== undefined) subscription.version = undefined;
     subscription.shown = sight;
     if (sight !== "open") {
       if (isNew) await this.#sendBlank(subscription, sight === "denied");
-      return;
+      return isNew;
     }
     const { environment, service, version } = subscription;
     const changes = version === undefined ? undefined : this.#tables.changesSince(environment, service, version);
     if (changes !== undefined && this.#fits(changes)) {
-      if (changes.version === version) return;
+      if (changes.version === version) return false;
       subscription.version = changes.version;
       this.#counters.deltasSent++;
-      return this.#send({ type: "delta", environment, service, ...changes });
+      await this.#send({ type: "delta", environment, service, ...changes });
+      return true;
     }
     const { instances, slots, ...table } = this.#tables.table(environment, service);
     subscription.version = table.version;
     this.#counters.tablesSent++;
     for (let part = 0, more = true; more; part++) {
       // Unsubscribed meanwhile.
-      if (this.#subscriptions.get(`${environment}/${service}`) !== subscription) return;
+      if (this.#subscriptions.get(`${environment}/${service}`) !== subscription) return false;
       const instancesEnd = (part + 1) * this.#instancesPerMessageMax;
       const slotsEnd = (part + 1) * this.#slotRowsPerMessageMax;
       more = instancesEnd < instances.length || slotsEnd < (slots?.length ?? 0);
@@ -261,6 +262,7 @@ export class DiscoveryConnection {
         more,
       });
     }
+    return true;
   }
 
   /** Its version has an origin of its own: no change of the table can follow on it. */

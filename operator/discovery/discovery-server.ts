@@ -155,15 +155,15 @@ function helloOf({ hello }: Session): Identity {
   return hello;
 }
 
-/** Throws PERMISSION_DENIED. */
+/** Throws IDENTITY_DENIED. */
 function checkReplica(method: string, { role }: Identity): void {
   if (role === "operator") return;
-  throw new LeverError("PERMISSION_DENIED", `${method} is for the operator's own replicas, not for the role ${role}`, {
+  throw new LeverError("IDENTITY_DENIED", `${method} is for the operator's own replicas, not for the role ${role}`, {
     effect: "none",
   });
 }
 
-/** An agent speaks for its own instance alone. Throws PERMISSION_DENIED. */
+/** An agent speaks for its own instance alone. Throws IDENTITY_DENIED. */
 function checkInstance(
   said: Pick<DiscoveryIdentity, "environment" | "service" | "instance">,
   { role, environment = "-", service = "-", instance = "-" }: Identity,
@@ -171,7 +171,7 @@ function checkInstance(
   const isOwn = said.environment === environment && said.service === service && said.instance === instance;
   if (role === "agent" && isOwn) return;
   throw new LeverError(
-    "PERMISSION_DENIED",
+    "IDENTITY_DENIED",
     `the ${role} ${environment}/${service}/${instance} speaks for ` +
       `${said.environment}/${said.service}/${said.instance}; an agent may for its own instance alone`,
     { effect: "none" },

@@ -728,6 +728,23 @@ describe("a service of another environment", () => {
     world.end();
   });
 
+  it("counts for the lag of what is sent only when something is", async () => {
+    let sent = 0;
+    const world = new World({ onSent: () => sent++ });
+    world.registry.declareService("dev", "chat", chat());
+    subscriber(world, billing);
+    await world.settle();
+    for (let n = 0; n < 5; n++) {
+      world.registry.upsertInstance(instance(n));
+      await world.settle();
+    }
+    expect(sent).toBe(1);
+    world.registry.declareService("dev", "chat", chat({ callers: [{ environment: "billing" }] }));
+    await world.settle();
+    expect(sent).toBe(2);
+    world.end();
+  });
+
   it("is shown, hidden and shown again as its policy changes, across reconnects too", async () => {
     const world = new World();
     const allowed = chat({ callers: [{ environment: "billing", service: "invoices" }], gateway: { expose: "Public" } });
@@ -794,7 +811,7 @@ describe("a service of another environment", () => {
       const { client, errors } = world.agent(agentOf(1), { dial: async () => world.dial(identity).session });
       client.register(registration);
       await world.settle();
-      expect(errors[0]?.reason).toBe("PERMISSION_DENIED");
+      expect(errors[0]?.reason).toBe("IDENTITY_DENIED");
       client.close();
     }
     expect(statesOf(world.tables.table("dev", "chat"))).toEqual({ "chat-1-ab12": "Starting" });
@@ -804,7 +821,7 @@ describe("a service of another environment", () => {
   it("has no channel for the operator's replicas", async () => {
     const world = new World({ replicaChannels: { replicaChan: () => async () => {} } });
     const target = new Target("lever-system", "operator", "replicaChan");
-    expect((await open(world, [], target)).result).toMatchObject({ reason: "PERMISSION_DENIED", effect: "none" });
+    expect((await open(world, [], target)).result).toMatchObject({ reason: "IDENTITY_DENIED", effect: "none" });
     expect((await open(world, [], target, { role: "operator" })).result).toBeInstanceOf(Channel);
     world.end();
   });

@@ -4,7 +4,7 @@
  */
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
-import type { Clock } from "@leveros/protocol/clock/clock.ts";
+import type { Clock, TimerHandle } from "@leveros/protocol/clock/clock.ts";
 import { operatorEnvironment, operatorService } from "@leveros/protocol/control/discovery.ts";
 import { DeadlineWheel } from "@leveros/protocol/deadline/deadline-wheel.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
@@ -13,6 +13,7 @@ import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
 import {
   defaultSessionLimits,
+  operatorLinkTimes,
   type SessionLimits,
   sessionWindowBytesMin,
   streamsMaxMin,
@@ -26,7 +27,7 @@ import type { Encoded } from "@leveros/protocol/value/form.ts";
  * A method. It checks the arguments itself; a LeverError with effect none, thrown or rejected with, is given to the
  * caller as it is.
  */
-export type OperatorCall = (args: readonly unknown[]) => unknown;
+export type OperatorCall = (args: readonly unknown[], session?: Session) => unknown;
 /** The same of a streaming one: checks the arguments, and gives what runs. `session` is the caller's. */
 export type OperatorChannel = (args: readonly unknown[], session: Session) => RunChannel;
 export type RunChannel = (channel: Channel) => Promise<void>;
@@ -37,6 +38,8 @@ export interface OperatorServerOptions {
   readonly channels?: Readonly<Record<string, OperatorChannel>>;
   /** One more is closed: OVERLOADED. */
   readonly sessionsMax: number;
+  /** A session is ended after this time. */
+  readonly sessionMsMax?: number;
   readonly library?: string | undefined;
 }
 
@@ -49,6 +52,7 @@ const assemblyBytesMax = 16 * 1024 * 1024;
 
 const sessionLimits: SessionLimits = {
   ...defaultSessionLimits,
+  ...operatorLinkTimes,
   sessionWindowBytes: sessionWindowBytesMin,
   streamsMax: streamsMaxMin,
   targetsMax: 16,
@@ -86,7 +90,8 @@ export class OperatorServer {
 
   /** Begins a session with whoever dialled. The transport is the session's from here on. */
   accept(transport: Transport): Session {
-    const { clock, library, sessionsMax } = this.#options;
+    const { clock, library, sessionsMax, sessionMsMax } = this.#options;
+    let timer: TimerHandle | undefined;
     const session: Session = new Session({
       transport,
       clock,
@@ -100,7 +105,10 @@ export class OperatorServer {
       limits: sessionLimits,
       handler: {
         onOpen: (stream, open) => this.#server.onOpen(stream, open),
-        onClose: () => this.#sessions.delete(session),
+        onClose: () => {
+          this.#sessions.delete(session);
+          if (timer !== undefined) clock.clearTimer(timer);
+        },
       },
     });
     this.#sessions.add(session);
@@ -113,6 +121,10 @@ export class OperatorServer {
         }),
       );
     }
+    if (sessionMsMax === undefined || session.isClosed) return session;
+    timer = clock.setTimer(() => {
+      session.close(new LeverError("CANCELLED", `sessions at this door are ended after ${sessionMsMax} ms`));
+    }, sessionMsMax);
     return session;
   }
 
@@ -125,7 +137,7 @@ export class OperatorServer {
   #prepareCall(invocation: Invocation, args: Encoded): (() => unknown) | Promise<() => unknown> {
     const call = find(this.#calls, invocation);
     // Within `prepare`, so that what it is refused with reaches the caller as it is.
-    const result = call(valuesOf(invocation, args));
+    const result = call(valuesOf(invocation, args), invocation.session);
     if (!(result instanceof Promise)) return () => result;
     return result.then(
       (value) => () => value,

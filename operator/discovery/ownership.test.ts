@@ -262,8 +262,8 @@ describe("a holder", () => {
     [[], "INVALID_ARGUMENTS"],
     [[{ ...identity(), holds: [{ slot: -1 }] }], "INVALID_ARGUMENTS"],
     [[new Uint8Array(2)], "ARGS_FORM"],
-    [[identity({ service: "other" })], "PERMISSION_DENIED"],
-    [[identity({ instance: "chat-2" })], "PERMISSION_DENIED"],
+    [[identity({ service: "other" })], "IDENTITY_DENIED"],
+    [[identity({ instance: "chat-2" })], "IDENTITY_DENIED"],
   ])("is refused with effect none: %j", async (args, reason) => {
     await expect(new Peer().open("ownershipChan", args)).rejects.toMatchObject({ reason, effect: "none" });
   });
@@ -273,7 +273,7 @@ describe("a holder", () => {
     const open = (part: Partial<Identity>) => new Peer(part).open("ownershipChan", args);
     await expect(open({ service: "other" })).rejects.toMatchObject({ reason: "NO_RESOURCES", effect: "none" });
     const client = open({ service: "other", role: "client" });
-    await expect(client).rejects.toMatchObject({ reason: "PERMISSION_DENIED", effect: "none" });
+    await expect(client).rejects.toMatchObject({ reason: "IDENTITY_DENIED", effect: "none" });
   });
 
   it("is refused by an operator that does not lead", async () => {

@@ -22,15 +22,7 @@ import {
   X509Certificate,
   X509CertificateGenerator,
 } from "@peculiar/x509";
-
-export const dayMs = 86_400_000;
-export const hourMs = 3_600_000;
-/** Of Lever's own CA. */
-export const authorityLifeMs = 365 * dayMs;
-/** Of every certificate of an agent, a gateway or the operator. */
-export const certificateLifeMs = dayMs;
-/** Clocks of nodes may differ by this much: certificates begin so long before they are made. */
-export const clockSkewMs = 5 * 60_000;
+import { authorityLifeMs, certificateLifeMs, clockSkewMs } from "./lifetimes.ts";
 
 const p256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 const pemPattern = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
@@ -118,10 +110,6 @@ export async function readAuthority(
     if (next === undefined || !isSignedBy(link, next)) {
       throw broken("ca.crt", `does not have the CA that has signed ${subject(link)} of ${fields.certificate}`);
     }
-  }
-  const usage = new X509Certificate(own.raw).getExtension(KeyUsagesExtension);
-  if (usage !== null && (usage.usages & KeyUsageFlags.keyCertSign) === 0) {
-    throw broken(fields.certificate, `is of ${subject(own)}, whose key usage has no keyCertSign`);
   }
   const { import: importAs, sign } = algorithmOf(fields.key, privateKey);
   return {

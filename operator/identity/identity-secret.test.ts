@@ -1,10 +1,10 @@
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
-import { afterEach, expect, test, vi } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { ApiServer } from "../kube/api-server.fixture.ts";
 import { KubeClient } from "../kube/kube-client.ts";
-import { authorityLifeMs } from "./authority.ts";
-import { certificatesIn, foreignAuthority } from "./identity.fixture.ts";
+import { certificatesIn, eventually, foreignAuthority } from "./identity.fixture.ts";
 import { IdentitySecret, type SecretObject, secrets } from "./identity-secret.ts";
+import { authorityLifeMs } from "./lifetimes.ts";
 import { announceMs } from "./rotation.ts";
 import { secretData } from "./secret-content.ts";
 
@@ -86,18 +86,18 @@ test("only the leader goes on with the rotation; all sign by the next CA then", 
   const before = world.data["tls.crt"];
   world.put(undefined, { "leveros.dev/rotate": "now", kept: "yes" });
   leader.leads(true);
-  await vi.waitFor(() => expect(certificatesIn(world.data["ca.crt"])).toHaveLength(2));
+  await eventually(() => expect(certificatesIn(world.data["ca.crt"])).toHaveLength(2));
   expect(world.object()?.metadata.annotations).toEqual({ kept: "yes" });
-  await vi.waitFor(() => expect(certificatesIn(other.identity?.bundle)).toHaveLength(2));
+  await eventually(() => expect(certificatesIn(other.identity?.bundle)).toHaveLength(2));
   const bundle = other.identity?.bundle;
   leader.leads(false);
   world.nowMs += announceMs;
   world.put(undefined, { kept: "still" });
-  await vi.waitFor(() => expect(other.reflector.get(namespace, name)?.metadata.annotations).toEqual({ kept: "still" }));
+  await eventually(() => expect(other.reflector.get(namespace, name)?.metadata.annotations).toEqual({ kept: "still" }));
   expect(world.data["tls.crt"]).toBe(before);
   leader.leads(true);
-  await vi.waitFor(() => expect(world.data["tls.crt"]).not.toBe(before));
-  await vi.waitFor(() => {
+  await eventually(() => expect(world.data["tls.crt"]).not.toBe(before));
+  await eventually(() => {
     expect(other.identity?.authority.certificate.toString("pem").trim()).toBe(world.data["tls.crt"]?.trim());
   });
   expect(other.identity?.bundle).toBe(bundle);
@@ -108,17 +108,17 @@ test("what cannot be used is told and never written over, and what was usable st
   world.put({ "tls.crt": "nonsense", "tls.key": "nonsense" });
   const replica = world.replica();
   replica.leads(true);
-  await vi.waitFor(() => expect(replica.isBroken).toBe(true));
+  await eventually(() => expect(replica.isBroken).toBe(true));
   expect(replica.whyNotReady()).toMatch(/lever-system\/lever-identity cannot be used.*tls\.crt has no certificate/);
   expect(world.writes).toBe(0);
   expect(world.logs.filter((text) => text.startsWith("warn"))).toHaveLength(1);
   world.put({});
   expect(await replica.whenUsable()).toBe(true);
-  await vi.waitFor(() => expect(replica.isBroken).toBe(false));
+  await eventually(() => expect(replica.isBroken).toBe(false));
   const { identity } = replica;
   const writes = world.writes;
   world.put({ ...world.data, "tls.key": "" });
-  await vi.waitFor(() => expect(replica.isBroken).toBe(true));
+  await eventually(() => expect(replica.isBroken).toBe(true));
   expect(replica.identity).toBe(identity);
   expect(replica.whyNotReady()).toBeUndefined();
   expect(world.writes).toBe(writes);
@@ -127,7 +127,7 @@ test("what cannot be used is told and never written over, and what was usable st
 test("a Secret that is missing is told; it is used as soon as it is there", async () => {
   const world = new World();
   const replica = world.replica();
-  await vi.waitFor(() => expect(replica.whyNotReady()).toMatch(/is missing: the chart makes it/));
+  await eventually(() => expect(replica.whyNotReady()).toMatch(/is missing: the chart makes it/));
   world.put();
   expect(await replica.whenUsable()).toBe(true);
 });
@@ -149,7 +149,7 @@ test("somebody else's CA is used as it is: only a drain key is added to it", asy
   world.nowMs += authorityLifeMs;
   const later = await foreignAuthority({ nowMs: world.nowMs, name: "later", signer: root });
   world.put({ ...world.data, "tls.crt": later.certificate, "tls.key": later.key });
-  await vi.waitFor(() => {
+  await eventually(() => {
     expect(certificatesIn(replica.identity?.authority.chain)).toEqual(certificatesIn(later.certificate));
   });
   expect(world.writes).toBe(1);

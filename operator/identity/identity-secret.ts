@@ -13,7 +13,8 @@ import { KubeError } from "../kube/kube-error.ts";
 import { type KubeObject, resourceKind } from "../kube/kube-object.ts";
 import { Reflector } from "../kube/reflector.ts";
 import { type WorkDone, WorkQueue, type WorkResult } from "../kube/work-queue.ts";
-import { type Authority, hourMs, makeAuthority } from "./authority.ts";
+import { type Authority, makeAuthority } from "./authority.ts";
+import { hourMs } from "./lifetimes.ts";
 import { nextContent, nextStepAtMs, type RotationStep } from "./rotation.ts";
 import { readSecret, rotateAnnotation, secretData } from "./secret-content.ts";
 

@@ -10,6 +10,7 @@ import {
   X509Certificate,
   X509CertificateGenerator,
 } from "@peculiar/x509";
+import { vi } from "vitest";
 import type { AuthorityPem } from "./authority.ts";
 
 const ecdsa = (namedCurve: string) => ({ name: "ECDSA", namedCurve, hash: "SHA-256" });
@@ -24,6 +25,11 @@ const rsa = {
 export function certificatesIn(pem: string | undefined): string[] {
   const blocks = pem?.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [];
   return blocks.map((block) => new NodeCertificate(block).fingerprint256);
+}
+
+/** Resolves when `check` does not throw any more; rejects with what it throws after 10 s. */
+export function eventually<Value>(check: () => Value | Promise<Value>): Promise<Value> {
+  return vi.waitFor(check, { timeout: 10_000 });
 }
 
 export interface ForeignOptions {

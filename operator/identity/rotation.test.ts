@@ -1,8 +1,9 @@
 import { X509Certificate } from "node:crypto";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type AuthorityPem, authorityLifeMs, certificateLifeMs, hourMs, makeAuthority } from "./authority.ts";
+import { type AuthorityPem, makeAuthority } from "./authority.ts";
 import { certificatesIn, foreignAuthority } from "./identity.fixture.ts";
+import { authorityLifeMs, certificateLifeMs, hourMs } from "./lifetimes.ts";
 import { announceMs, nextContent, nextStepAtMs, type RotationStep, renewMs, retireMs } from "./rotation.ts";
 import { rotationText, type SecretData } from "./secret-content.ts";
 

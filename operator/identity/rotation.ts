@@ -10,7 +10,8 @@
  * Nothing here is written over that cannot be read or is somebody else's; of that only a missing `drain-key` is added.
  */
 
-import { type AuthorityPem, authorityLifeMs, certificateLifeMs, hourMs } from "./authority.ts";
+import type { AuthorityPem } from "./authority.ts";
+import { authorityLifeMs, certificateLifeMs, hourMs } from "./lifetimes.ts";
 import {
   bundleKey,
   certificateKey,

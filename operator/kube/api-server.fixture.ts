@@ -35,6 +35,13 @@ export type WatchFault =
   /** Without its end. */
   | { readonly partOfLine: string };
 
+/** What a token says: whose it is, whom for, and further claims, of the pod that it is bound to. */
+export interface KnownToken {
+  readonly username: string;
+  readonly audiences: readonly string[];
+  readonly extra?: Readonly<Record<string, readonly string[]>>;
+}
+
 interface Change {
   readonly version: number;
   readonly collection: string;
@@ -68,6 +75,8 @@ export class ApiServer {
   fault: (request: KubeRequest) => Fault | undefined = () => undefined;
   /** All that were asked for, in order. */
   readonly requests: KubeRequest[] = [];
+  /** Service accounts' tokens that it knows, by their text. */
+  readonly tokens = new Map<string, KnownToken>();
   /** Objects in a page, whatever is asked for. */
   pageItemsMax = Number.POSITIVE_INFINITY;
   readonly #clock: Clock;
@@ -268,6 +277,7 @@ export class ApiServer {
           ? this.#watch(collection, namespace, url.searchParams)
           : this.#list(collection, namespace, url.searchParams);
       case "POST":
+        if (plural === "tokenreviews") return this.#reviewToken(body as Stored);
         return this.#create(collection, namespace, body as Stored);
       case "PUT":
         return this.#replace(collection, key, body as Stored);
@@ -349,6 +359,17 @@ export class ApiServer {
     const object = { ...body, metadata: { ...body.metadata, ...(namespace !== undefined && { namespace }) } } as Stored;
     if (this.#collection(collection).has(keyOf(object))) return failure(409, "AlreadyExists");
     return { status: 201, body: this.#store(collection, object) };
+  }
+
+  #reviewToken(body: Stored): Answer {
+    const { token, audiences } = body["spec"] as { token: string; audiences: readonly string[] };
+    const known = this.tokens.get(token);
+    const common = known?.audiences.filter((audience) => audiences.includes(audience)) ?? [];
+    const status =
+      known === undefined || common.length === 0
+        ? { authenticated: false, error: "made up: invalid bearer token" }
+        : { authenticated: true, audiences: common, user: { username: known.username, extra: known.extra ?? {} } };
+    return { status: 201, body: { ...body, status } };
   }
 
   #replace(collection: string, key: string, body: Stored): Answer {

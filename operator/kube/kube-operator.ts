@@ -21,7 +21,8 @@ import { LeaderRows } from "../discovery/leader-rows.ts";
 import { OperatorServer, peopleSessionsMax } from "../discovery/operator-server.ts";
 import { serveReplica } from "../discovery/replica-connection.ts";
 import { replicaMethod } from "../discovery/replica-messages.ts";
-import type { IdentitySecret } from "../identity/identity-secret.ts";
+import { strangerLimits } from "../identity/issue-limits.ts";
+import type { ObservedObjects, OperatorIdentity } from "../identity/operator-identity.ts";
 import { ClusterAdmin } from "./cluster-admin.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import type { KubeClient } from "./kube-client.ts";
@@ -93,8 +94,8 @@ export interface KubeOperatorOptions {
   readonly leaseName?: string;
   /** Asked for once there is an identity. */
   readonly agent: () => AgentSettings;
-  /** Its keys; undefined: it has none, and needs none. Started and closed here. */
-  readonly identity?: Pick<IdentitySecret, "reflector" | "start" | "whenUsable" | "whyNotReady" | "leads" | "close">;
+  /** Its keys and certificates, started and closed here; undefined: it needs none. */
+  readonly identity?: OperatorIdentity;
   /** Label selector of the operator's pods; undefined: there is one replica. */
   readonly replicaSelector?: string;
   readonly replicaPort?: number;
@@ -114,6 +115,8 @@ export class KubeOperator {
   readonly server: DiscoveryServer;
   /** For people: answers questions, changes nothing. It knows no identities: who reaches it may ask. */
   readonly people: OperatorServer;
+  /** For those without a certificate where there are some: what they can be given is one. */
+  readonly strangers: OperatorServer | undefined;
   readonly election: LeaderElection;
   readonly leadership: Leadership;
   readonly registry: ServiceRegistry;
@@ -129,6 +132,7 @@ export class KubeOperator {
   readonly #endpoints: ServiceEndpoints;
   readonly #replicas: Replicas | undefined;
   readonly #moves: MoveEvents;
+  readonly #watched: ObservedObjects;
   #follow: unknown;
   #isReady = false;
   #isClosed = false;
@@ -179,10 +183,11 @@ export class KubeOperator {
         ? undefined
         : watch<Seen<Pod>>(pods, { namespace, labelSelector: options.replicaSelector, transform: seenPod });
     const { identity } = options;
+    this.#watched = watched;
     this.reflectors = {
       ...watched,
       ...(replicaPods && { replicas: replicaPods }),
-      ...(identity && { secrets: identity.reflector }),
+      ...identity?.reflectors,
     };
 
     const { address, leaseName = leaseNameDefault } = options;
@@ -301,6 +306,8 @@ export class KubeOperator {
       otherReplicas: () => this.replicaCount,
     });
     const { calls } = new AdminMethods(admin, wallMs);
+    this.strangers =
+      identity && new OperatorServer({ ...strangerLimits, clock, calls: identity.calls, library: options.library });
     this.people = new OperatorServer({ clock, calls, sessionsMax: peopleSessionsMax, library: options.library });
     this.#watchStates(watched.services);
   }
@@ -330,7 +337,7 @@ export class KubeOperator {
     identity?.start();
     const synced = await Promise.all(reflectors.map((reflector) => reflector.whenSynced()));
     if (this.#isClosed || synced.includes(false)) return false;
-    if (identity !== undefined && !(await identity.whenUsable())) return false;
+    if (identity !== undefined && !(await identity.whenUsable(this.#watched))) return false;
     this.#endpoints.start();
     this.services.start();
     this.writer.start();
@@ -354,6 +361,7 @@ export class KubeOperator {
     this.#moves.close();
     this.#replicas?.close();
     this.server.close();
+    this.strangers?.close();
     this.people.close();
     this.registry.close();
     await this.#options.identity?.close();

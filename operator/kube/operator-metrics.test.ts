@@ -1,5 +1,9 @@
 import { readFile } from "node:fs/promises";
+import { addIdentityMetrics } from "@leveros/agent/host/identity-metrics.ts";
+import { Refusals } from "@leveros/agent/host/refusals.ts";
 import { expect, test } from "vitest";
+import { issueRefusals } from "../identity/certificate-issuer.ts";
+import { addIssuerMetrics } from "../identity/issuer-metrics.ts";
 import { OperatorMetrics } from "./operator-metrics.ts";
 import { OperatorWorld } from "./operator-world.fixture.ts";
 import { hello } from "./reconcile/objects.fixture.ts";
@@ -21,6 +25,15 @@ async function scrape(): Promise<string> {
   metrics.onReconciled("service", { key: "a/b", queuedMs: 1, tookMs: 20, failures: 1, error: new Error("made up") });
   metrics.onTableSent(4);
   metrics.onMoved(3);
+  addIdentityMetrics({
+    registry: metrics.registry,
+    prefix: "lever_operator",
+    refusals: new Refusals(),
+    notAfterMs: () => Date.now() + 60_000,
+  });
+  const refused = Object.fromEntries(issueRefusals.map((reason) => [reason, 0]));
+  const issuer = { issued: { instance: 2, gateway: 1 }, refused };
+  addIssuerMetrics(metrics.registry, { secret: { identity: undefined, isBroken: true }, issuer } as never);
   return await metrics.registry.metrics();
 }
 
@@ -52,6 +65,10 @@ test("what it shows is what is so", async () => {
     "lever_operator_ready 1",
     "lever_operator_services 1",
     "lever_operator_slot_moves_total 3",
+    "lever_operator_identity_broken 1",
+    "lever_operator_authority_remaining_seconds -1",
+    'lever_operator_certificates_issued_total{kind="instance"} 2',
+    'lever_operator_refused_connections_total{reason="plain"} 0',
     'lever_operator_reconcile_errors_total{controller="service"} 1',
     'lever_operator_kube_requests_total{verb="get",resource="pods",code="200"} 1',
     'lever_operator_lists_total{resource="pods",reason="initial"} 1',

@@ -1,6 +1,7 @@
 /** What the operator shows at `/metrics`; `docs/metrics.md` has the list. Numbers that are kept elsewhere are read at each scrape. */
 
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { collectProcessMetrics } from "@leveros/agent/host/process-metrics.ts";
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { AnsweredRequest } from "./kube-client.ts";
 import type { KubeOperator, OperatorObserver } from "./kube-operator.ts";
 import type { WorkDone } from "./work-queue.ts";
@@ -21,7 +22,7 @@ export class OperatorMetrics implements OperatorObserver {
   /** `operator` is asked at each scrape. */
   constructor(version: string, operator: () => KubeOperator | undefined) {
     const registers = [this.registry];
-    collectDefaultMetrics({ register: this.registry });
+    collectProcessMetrics(this.registry, "operator", version);
     this.#reconcileTime = new Histogram({
       name: "lever_operator_reconcile_time_seconds",
       help: "How long looking at one service took, requests included.",
@@ -165,12 +166,6 @@ export class OperatorMetrics implements OperatorObserver {
         for (const [state, count] of counts) this.set({ state }, count);
       },
     });
-    new Gauge({
-      name: "lever_build_info",
-      help: "Always 1; the labels say which build this is.",
-      labelNames: ["component", "version"],
-      registers,
-    }).set({ component: "operator", version }, 1);
   }
 
   readonly onAnswer = ({ verb, kind, status, tookMs }: AnsweredRequest): void => {

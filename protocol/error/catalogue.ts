@@ -112,8 +112,8 @@ export const catalogue = {
   ),
   PERMISSION_DENIED: row(
     "arguments", "PERMISSION_DENIED", 403, "none",
-    "The service is of another environment, and its LeverService does not name the caller.",
-    "Have the service's owner add the caller to spec.access.callers, or call what the own environment has.",
+    "The service is of another environment, and its LeverService does not name the caller; or the user's rights in the cluster do not go as far as the command.",
+    "Have the service's owner add the caller to spec.access.callers, or call what the own environment has; or be granted the right that the message names.",
   ),
   NO_RESOURCES: row(
     "arguments", "FAILED_PRECONDITION", 400, "none",
@@ -229,6 +229,11 @@ export const catalogue = {
     "network", "UNAVAILABLE", 503, "none",
     "The agent has no table of the service's instances, and the operator does not answer.",
     "Repeat later; check the operator.",
+  ),
+  IDENTITY_UNAVAILABLE: row(
+    "network", "UNAVAILABLE", 503, "none",
+    "The operator cannot issue a certificate now: it does not know the pod yet, or the API server does not answer.",
+    "Nothing: agents and gateways ask again.",
   ),
   NOT_LEADER: row(
     "network", "UNAVAILABLE", 503, "none",

@@ -11,7 +11,9 @@ import { frameHeaderBytes } from "./frame.ts";
 export const copyBytesMax = 4096;
 
 const blockBytes = 32 * 1024;
-const blocksKeptMax = 4;
+/** Of the whole process: a session that is idle keeps none, and there may be thousands. */
+const blocksKeptMax = 64;
+const free: Uint8Array[] = [];
 
 /** What one flush hands to the transport. */
 export interface Batch {
@@ -29,7 +31,6 @@ export class FrameEncoder {
   #from = 0;
   #to = 0;
   #bytes = 0;
-  readonly #free: Uint8Array[] = [];
 
   /** Bytes that wait for the next `take`. */
   get pendingBytes(): number {
@@ -83,8 +84,11 @@ export class FrameEncoder {
     return {
       chunks,
       bytes,
+      // A second time there is nothing left: no block may ever be with two encoders.
       recycle: () => {
-        for (const block of used) if (this.#free.length < blocksKeptMax) this.#free.push(block);
+        for (let block = used.pop(); block !== undefined; block = used.pop()) {
+          if (free.length < blocksKeptMax) free.push(block);
+        }
       },
     };
   }
@@ -96,7 +100,7 @@ export class FrameEncoder {
       this.#closePart();
       this.#used.push(block);
     }
-    block = this.#free.pop() ?? new Uint8Array(blockBytes);
+    block = free.pop() ?? new Uint8Array(blockBytes);
     this.#block = block;
     this.#from = 0;
     this.#to = 0;

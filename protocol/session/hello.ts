@@ -1,6 +1,7 @@
 /** HELLO: the first frame in each direction. A MessagePack map of at most 4 KiB; unknown keys are skipped. */
 
 import { LeverError } from "../error/lever-error.ts";
+import type { ProvenPeer } from "../transport/transport.ts";
 import { decodeValue } from "../value/decode.ts";
 import { encodeValue } from "../value/encode.ts";
 import {
@@ -18,7 +19,7 @@ export const protocolVersionMax = 1;
 
 export type PeerRole = "app" | "agent" | "client" | "gateway" | "operator";
 
-/** Who this end is: told to the peer, believed only as far as the listener's identity check allows. */
+/** Who this end is: told to the peer, which compares it with what the transport has proven, if it has. */
 export interface Identity {
   readonly role: PeerRole;
   readonly environment?: string;
@@ -97,6 +98,25 @@ export function decodeHello(bytes: Uint8Array): Hello {
     ...optionalText(map, "instance"),
     ...optionalText(map, "library"),
   };
+}
+
+/** `role environment/service/instance`, for messages. */
+export function describeIdentity({ role, environment, service, instance }: Identity): string {
+  const name = [environment, service, instance].filter((part) => part !== undefined).join("/");
+  return name === "" ? role : `${role} ${name}`;
+}
+
+/** Throws IDENTITY_DENIED if HELLO says something else than what is proven of the peer. */
+export function checkProven({ identity, onMismatch }: ProvenPeer, hello: Hello, peerName: string): void {
+  const isSame =
+    hello.role === identity.role &&
+    hello.environment === identity.environment &&
+    hello.service === identity.service &&
+    (identity.instance === undefined || hello.instance === identity.instance);
+  if (isSame) return;
+  const message = `${peerName} says that it is ${describeIdentity(hello)}, and has proven that it is ${describeIdentity(identity)}`;
+  onMismatch?.(message);
+  throw new LeverError("IDENTITY_DENIED", message, { effect: "none" });
 }
 
 function integer(map: Record<string, unknown>, key: string, min: number, max: number): number {

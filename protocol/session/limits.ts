@@ -49,3 +49,9 @@ export const defaultSessionLimits: SessionLimits = {
   helloTimeoutMs: 5000,
   goAwayGraceMs: 60_000,
 };
+
+/**
+ * Of sessions that agents and gateways have with the operator for their tables, at both ends. There are thousands at one
+ * replica, all idle; whoever is cut off from it goes on with what it has, and finds dead peers by its sessions with them.
+ */
+export const operatorLinkTimes = { pingIntervalMs: 5000, silenceMs: 12_500 } as const;

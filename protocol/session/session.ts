@@ -25,7 +25,7 @@ import {
 import { Target } from "../target/target.ts";
 import type { Transport } from "../transport/transport.ts";
 import type { Gate } from "./gate.ts";
-import { decodeHello, encodeHello, type Hello, type Identity } from "./hello.ts";
+import { checkProven, decodeHello, encodeHello, type Hello, type Identity } from "./hello.ts";
 import {
   controlBacklogBytesMax,
   headerFieldsBytesMax,
@@ -198,6 +198,11 @@ export class Session {
 
   get peerName(): string {
     return this.#transport.peerName;
+  }
+
+  /** Who the peer is, where the transport has a proof of it: HELLO says the same then. */
+  get provenIdentity(): Identity | undefined {
+    return this.#transport.provenPeer?.identity;
   }
 
   get isClosed(): boolean {
@@ -738,6 +743,8 @@ export class Session {
   #onHello(payload: Uint8Array): void {
     if (this.hello !== undefined) this.#violation("sent a second HELLO");
     const hello = decodeHello(payload);
+    const { provenPeer } = this.#transport;
+    if (provenPeer !== undefined) checkProven(provenPeer, hello, this.peerName);
     this.hello = hello;
     this.#sendWindow += hello.sessionWindowBytes - this.#peerSessionWindow;
     this.#peerSessionWindow = hello.sessionWindowBytes;

@@ -3,7 +3,7 @@
  * package needs nothing of Node.
  */
 
-import type { Transport, TransportEvents } from "./transport.ts";
+import type { ProvenPeer, Transport, TransportEvents } from "./transport.ts";
 
 /** What is used of `net.Socket`, `tls.TLSSocket` and `stream.Duplex`. */
 export interface DuplexLike {
@@ -21,12 +21,14 @@ export interface DuplexLike {
 
 export class DuplexTransport implements Transport {
   readonly peerName: string;
+  readonly provenPeer: ProvenPeer | undefined;
   readonly #socket: DuplexLike;
   #error: Error | undefined;
 
-  constructor(socket: DuplexLike, peerName: string) {
+  constructor(socket: DuplexLike, peerName: string, provenPeer?: ProvenPeer) {
     this.#socket = socket;
     this.peerName = peerName;
+    this.provenPeer = provenPeer;
     // An error before `start` must not end the process; it is reported by `onClose`.
     socket.on("error", (error) => {
       this.#error = error;

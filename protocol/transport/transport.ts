@@ -3,6 +3,16 @@
  * A session owns its transport; nobody else touches it once `start` was called.
  */
 
+import type { Identity } from "../session/hello.ts";
+
+/** Who the peer is, by a proof that the transport has checked (a certificate, say). */
+export interface ProvenPeer {
+  /** What it has to say of itself: role, environment and service as here, absent ones too; `instance` if it is here. */
+  readonly identity: Identity;
+  /** For the log and counts: it says that it is somebody else, and is refused. Does not throw. */
+  onMismatch?(message: string): void;
+}
+
 export interface TransportEvents {
   /** Bytes that came in. The transport never writes into `chunk` again: views of it may be kept. */
   onData(chunk: Uint8Array): void;
@@ -28,4 +38,6 @@ export interface Transport {
   destroy(): void;
   /** Who is at the other end, for messages: `unix:/run/lever/agent.sock`, `tcp:10.244.1.7:3837`. */
   readonly peerName: string;
+  /** Undefined: nothing is proven. */
+  readonly provenPeer?: ProvenPeer | undefined;
 }

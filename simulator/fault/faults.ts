@@ -590,6 +590,8 @@ export class Faults {
   #setWallClock(): boolean {
     const { random } = this.#world;
     const machine = random.pick(this.#machines());
+    // A proof by time needs a clock that is not set back by more than a second.
+    if (this.#cluster.provesByTime && machine !== this.#cluster.operatorMachine) return false;
     const offsetMs = Math.round(random.between(-3000, 3000));
     this.#world.note(`fault: wall clock set: ${machine.name} to ${offsetMs} ms`);
     machine.setWallClock(offsetMs);

@@ -3,6 +3,7 @@
  * knows of them: which exist, and when the process of an app has ended.
  */
 
+import type { InstanceProcess } from "@leveros/operator/core/ownership/holder.ts";
 import type { ServicePolicy } from "@leveros/protocol/control/discovery.ts";
 import { handOverFetchMs } from "@leveros/protocol/control/lease.ts";
 import type { Machine } from "../world/machine.ts";
@@ -51,6 +52,9 @@ export class Place {
   isAppEnded = false;
   /** The same of its agent. */
   isAgentEnded = false;
+  /** By the machine's wall clock, in whole seconds: when the last process of the kind ended, and when the present began. */
+  readonly finishedAt: Partial<Record<InstanceProcess, number>> = {};
+  readonly #beganAt: Record<InstanceProcess, number>;
   #agents = 0;
   #apps = 0;
 
@@ -59,8 +63,22 @@ export class Place {
     this.service = service;
     this.instance = instance;
     this.machine = network.world.machine(instance);
+    this.#beganAt = { app: this.wallSeconds, agent: this.wallSeconds };
     this.agent = this.#makeAgent();
     this.app = this.#makeApp();
+  }
+
+  /** As containers' times are told. */
+  get wallSeconds(): number {
+    return Math.floor(this.machine.wallMs(this.#network.world.now()) / 1000) * 1000;
+  }
+
+  /** As the status of a pod proves it now (R11): processes that began before this time have ended. */
+  endedBefore(process: InstanceProcess): number | undefined {
+    const finishedAt = this.finishedAt[process];
+    if (finishedAt === undefined) return undefined;
+    const isRunning = !this.isGone && (process === "app" ? this.app : this.agent).process.isAlive;
+    return Math.min(finishedAt - 1000, isRunning ? this.#beganAt[process] : Number.POSITIVE_INFINITY);
   }
 
   get address(): string {
@@ -84,10 +102,12 @@ export class Place {
   restartAgent(): void {
     if (this.agent.process.isAlive) return;
     this.isAgentEnded = false;
+    this.#beganAt.agent = this.wallSeconds;
     this.agent = this.#makeAgent();
   }
 
   restartApp(): AppNode {
+    this.#beganAt.app = this.wallSeconds;
     this.app = this.#makeApp();
     return this.app;
   }
@@ -102,6 +122,7 @@ export class Place {
 export class Cluster {
   readonly network: Network;
   readonly apiServer: ApiServer;
+  readonly provesByTime: boolean;
   readonly operatorMachine: Machine;
   readonly callers: Place[] = [];
   /** The instances that are not known to be gone. */
@@ -114,8 +135,18 @@ export class Cluster {
   #operators = 0;
   #operatorSinceMs = 0;
 
-  constructor(network: Network, services: readonly ServiceNode[], observer: ProcessObserver) {
+  /**
+   * `provesByTime`: the ends of processes are told as Kubernetes tells them, late, by the time of the machine, and also
+   * when others run already. Else in the order of events.
+   */
+  constructor(
+    network: Network,
+    services: readonly ServiceNode[],
+    observer: ProcessObserver,
+    { provesByTime = false } = {},
+  ) {
     this.network = network;
+    this.provesByTime = provesByTime;
     this.#services = new Map(services.map((service) => [service.name, service]));
     this.#observer = observer;
     this.apiServer = new ApiServer(network.world);
@@ -157,6 +188,12 @@ export class Cluster {
       // As tables that outlive an operator say.
       const wasServing = place.app.process.isAlive && place.agent.process.isAlive;
       operator.upsert({ ...sourceOf(place), address: place.address, wasServing });
+      if (this.provesByTime) {
+        for (const kind of ["app", "agent"] as const) {
+          const endedBefore = place.endedBefore(kind);
+          if (endedBefore !== undefined) operator.processEnded(keyOf(place), kind, endedBefore);
+        }
+      }
       if (place.isAppEnded) operator.processEnded(keyOf(place), "app");
       if (place.isAgentEnded) operator.processEnded(keyOf(place), "agent");
     }
@@ -226,6 +263,7 @@ export class Cluster {
     if (!process.isAlive) return;
     process.kill();
     this.#observer.died(process.name, this.network.world.now());
+    if (this.provesByTime) return this.#proveByTime(place, "app", provenAfterMs);
     this.network.world.after(provenAfterMs, () => {
       // Proofs are in the order of events: once another process may have registered, there is none.
       if (place.app.process !== process) return;
@@ -238,10 +276,25 @@ export class Cluster {
   killAgent(place: Place, provenAfterMs: number): void {
     const { process } = place.agent;
     process.kill();
+    if (this.provesByTime) return this.#proveByTime(place, "agent", provenAfterMs);
     this.network.world.after(provenAfterMs, () => {
       if (place.agent.process !== process || place.isGone) return;
       place.isAgentEnded = true;
       this.#tellOperator((operator) => operator.processEnded(keyOf(place), "agent"));
+    });
+  }
+
+  #proveByTime(place: Place, kind: InstanceProcess, provenAfterMs: number): void {
+    const { world } = this.network;
+    place.finishedAt[kind] = place.wallSeconds;
+    world.after(provenAfterMs, () => {
+      const endedBefore = place.endedBefore(kind);
+      if (endedBefore === undefined || place.isGone) return;
+      // On its way it may be overtaken by whatever is started meanwhile.
+      world.after(world.random.between(1, 3000), () => {
+        if (this.places.get(place.instance) !== place) return;
+        this.#tellOperator((operator) => operator.processEnded(keyOf(place), kind, endedBefore));
+      });
     });
   }
 

@@ -64,9 +64,9 @@ export class OperatorNode {
     this.#registry.removeInstance(instance);
   }
 
-  /** No process of the instance's app, or of its agent, is left. */
-  processEnded(key: InstanceKey, process: InstanceProcess): void {
-    this.leader.processEnded(key, process);
+  /** As `OwnershipLeader.processEnded`. */
+  processEnded(key: InstanceKey, process: InstanceProcess, endedBefore?: number): void {
+    this.leader.processEnded(key, process, endedBefore);
   }
 
   kill(): void {

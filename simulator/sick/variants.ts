@@ -188,6 +188,17 @@ export const variants: readonly Variant[] = [
     ],
   },
   {
+    number: 12,
+    name: "the end of an earlier process is charged to the present one, whatever its time",
+    patches: [
+      {
+        file: serviceSlots,
+        find: "if (holder.startedAt(process) < endedBefore) this.#processEnded(holder, process);\n    }\n    if (record",
+        replace: "this.#processEnded(holder, process);\n    }\n    if (record",
+      },
+    ],
+  },
+  {
     number: 14,
     name: "a new leader does not wait for the leases of those it has not heard of",
     patches: [
@@ -289,8 +300,8 @@ export const variants: readonly Variant[] = [
     patches: [
       {
         file: serviceSlots,
-        find: "if (!holder.isAppGone || !holder.isSilent) return;",
-        replace: "if (!holder.isAppGone) return;",
+        find: "if (holder.endedProcesses.size < 2) return;",
+        replace: 'if (!holder.endedProcesses.has("app")) return;',
       },
     ],
   },

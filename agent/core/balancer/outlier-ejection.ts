@@ -66,6 +66,7 @@ const verdicts: Record<Reason, Verdict> = {
   DISCOVERY_UNAVAILABLE: "none",
   DRAINING: "refused",
   NOT_LEADER: "refused",
+  IDENTITY_UNAVAILABLE: "none",
   // Of a resource, not of the instance.
   MOVED: "none",
   RESOURCE_UNAVAILABLE: "none",

@@ -272,7 +272,9 @@ export class HandOverFetcher {
     const abort = () => controller.abort();
     signal.addEventListener("abort", abort, { once: true });
     const timer = clock.setTimer(abort, handOverFetchMs);
-    const entry = this.#links.get(address) ?? { link: new PeerLink(this.#options.host, address), users: 0 };
+    const { host, environment, service } = this.#options;
+    const link = () => new PeerLink(host, address, { environment, service });
+    const entry = this.#links.get(address) ?? { link: link(), users: 0 };
     this.#links.set(address, entry);
     entry.users++;
     if (this.#running >= fetchesMax) await new Promise<void>((resolve) => this.#waiting.push(resolve));

@@ -319,6 +319,29 @@ describe("a lease that lapses", () => {
     expect(h1.agent.ownership.lapses).toBe(1);
   });
 
+  it("leaves nobody waiting where nobody is to wait (onUncertain: Fail), until there is a lease again", async () => {
+    if (world.ownership !== undefined) world.ownership = { ...world.ownership, onUncertain: "Fail" };
+    const { peer } = await serving();
+    const ask = async () => {
+      const call = new Outcome(peer.call("echo", in3));
+      await world.settle();
+      return call.text;
+    };
+    const elsewhere = new Outcome(peer.call("echo", { resource: resourceIn(6), epoch: 5 }));
+    await world.settle();
+    expect(moved(elsewhere)).toBe("none MOVED 6");
+    world.leader.isAway = true;
+    world.leader.cut();
+    // No new work, and what was begun may still be heard; then nothing is left of the lease.
+    await world.advance(11_000);
+    expect(await ask()).toBe("none RESOURCE_UNAVAILABLE");
+    await world.advance(30_000);
+    expect(await ask()).toBe("none RESOURCE_UNAVAILABLE");
+    world.leader.isAway = false;
+    await world.advance(2000);
+    expect(await ask()).toBe("none MOVED");
+  });
+
   it("when the leader is away, though app and agent are well", async () => {
     const { app, peer } = await serving();
     await world.advance(2500);

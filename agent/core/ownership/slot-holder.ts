@@ -105,6 +105,8 @@ export class SlotHolder implements AppLinkOwner {
   #apps = 0;
   #appStartedAt = 0;
   #lapses = 0;
+  /** The last lease has lapsed, and there is none since. */
+  #hasLapsed = false;
   #incarnation: Incarnation | undefined;
   /** Those that the incarnation holds, or held and has not released. */
   readonly #slots = new Map<number, Slot>();
@@ -168,7 +170,8 @@ export class SlotHolder implements AppLinkOwner {
   /**
    * The slot of a call that names a resource, sent by who believes in `epoch`; undefined if the call is to be served
    * although the slot is not held here (`onUncertain: Serve`). Throws MOVED, with the epoch that the caller is to wait
-   * for, NO_RESOURCES, or INSTANCE_UNREACHABLE for a slot that is about to be there; all with effect none.
+   * for, NO_RESOURCES, INSTANCE_UNREACHABLE for a slot that is about to be there, or RESOURCE_UNAVAILABLE where nobody
+   * is to wait after a lapse (`onUncertain: Fail`); all with effect none.
    */
   admit(resource: Uint8Array, epoch: number, isNested: boolean): Slot | undefined {
     const policy = this.#policy;
@@ -205,6 +208,12 @@ export class SlotHolder implements AppLinkOwner {
 
   #misrouted(next: number): LeverError {
     this.counters.misrouted++;
+    if (this.#policy?.onUncertain === "Fail" && (this.#hasLapsed || this.#incarnation?.lease.hasLapsed === true)) {
+      // Nobody can say when there will be a next holder: perhaps there is no operator.
+      return new LeverError("RESOURCE_UNAVAILABLE", "this instance has held it, and its lease has lapsed", {
+        effect: "none",
+      });
+    }
     return moved(next, "this instance does not hold it under that epoch");
   }
 
@@ -492,6 +501,7 @@ export class SlotHolder implements AppLinkOwner {
     // The next one begins with the app's next answer.
     this.#lapses++;
     this.counters.lapses++;
+    this.#hasLapsed = true;
   }
 
   /** With or without a lease is another way to hold: nothing of the former one goes on. */
@@ -526,6 +536,7 @@ export class SlotHolder implements AppLinkOwner {
     switch (message.type) {
       case "renewed":
         this.#incarnation?.lease.renewed(message.n);
+        if (this.#incarnation?.lease.isAdmitting === true) this.#hasLapsed = false;
         return this.#check();
       case "grant":
         for (const slot of message.slots) this.#grant(slot);

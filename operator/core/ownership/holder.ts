@@ -86,10 +86,8 @@ export class Holder implements HolderRef {
   report: { readonly holds: readonly HeldSlot[]; readonly released: readonly ReleasedSlot[] } | undefined;
   /** A renewal that is answered once the table is read. */
   unanswered: number | undefined;
-  /** No process of its app is left. */
-  isAppGone = false;
-  /** Nothing of it goes out any more: its agent says so, or is gone itself. */
-  isSilent = false;
+  /** Those that have ended. An agent that lives counts as one that has for what it has nothing left of. */
+  readonly endedProcesses = new Set<InstanceProcess>();
   ended: HolderEnd | undefined;
 
   constructor(ref: HolderRef, lease: HolderLease, isRestored: boolean) {
@@ -106,6 +104,11 @@ export class Holder implements HolderRef {
   /** When the process of it began at the latest, wall-clock ms of its machine. */
   startedAt(process: InstanceProcess): number {
     return process === "app" ? this.appStartedAt : this.agentStartedAt;
+  }
+
+  /** Nothing of it goes out any more: its agent says so, or is gone itself. */
+  get isSilent(): boolean {
+    return this.endedProcesses.has("agent");
   }
 
   get ref(): HolderRef {

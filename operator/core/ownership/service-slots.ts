@@ -132,6 +132,8 @@ interface InstanceRecord {
   readonly ended: string[];
   /** By the source: all of its processes that began before have ended, those that have not registered yet too. */
   endedBefore: Record<InstanceProcess, number>;
+  /** By the source, before the table was read: those of whoever it names have ended. */
+  readonly endedEarly: Set<InstanceProcess>;
 }
 
 /** What one connection is to be told in this turn. */
@@ -159,8 +161,6 @@ export class ServiceSlots {
   #turnEpoch: number | undefined;
   /** Free slots are given to nobody before its leases are over. */
   #removed: RemovedSlots | undefined;
-  /** Before the table was read: the instances of which processes have ended, and which of them. */
-  readonly #endedEarly = new Map<string, Set<InstanceProcess>>();
   #waitFrom: ClockReading | undefined;
 
   readonly #file: TableFile;
@@ -250,7 +250,7 @@ export class ServiceSlots {
       // What was said last: a clock that was set back may have made more of it before.
       this.#record(instance).endedBefore[process] = endedBefore;
     } else if (!this.#isLoaded) {
-      this.#endedEarly.set(instance, (this.#endedEarly.get(instance) ?? new Set()).add(process));
+      this.#record(instance).endedEarly.add(process);
     }
     const record = this.#instances.get(instance);
     for (const holder of record?.holders ?? []) {
@@ -292,12 +292,7 @@ export class ServiceSlots {
   /** What has to be remembered of a removed table; undefined if nobody can believe in it. */
   get remains(): RemovedSlots | undefined {
     const instances = new Map(this.#removed?.instances);
-    const add = (holder: Holder) => {
-      const ended = new Set<InstanceProcess>();
-      if (holder.isAppGone) ended.add("app");
-      if (holder.isSilent) ended.add("agent");
-      addRemoved(instances, holder, ended);
-    };
+    const add = (holder: Holder) => addRemoved(instances, holder, new Set(holder.endedProcesses));
     for (const row of this.#rows) {
       if (row.holder !== undefined && row.mayHaveRun) add(row.holder);
       for (const former of row.after) add(former.holder);
@@ -511,10 +506,9 @@ export class ServiceSlots {
   }
 
   #processEnded(holder: Holder, process: InstanceProcess): void {
-    if (process === "app") holder.isAppGone = true;
-    else holder.isSilent = true;
+    holder.endedProcesses.add(process);
     // Of what its app had said something may lie in its agent for as long as that lives, and its lease runs.
-    if (!holder.isAppGone || !holder.isSilent) return;
+    if (holder.endedProcesses.size < 2) return;
     holder.end(
       { proof: "process" },
       new LeverError("APP_GONE", `the app of ${holder.instance} has ended`, { effect: "none" }),
@@ -532,6 +526,7 @@ export class ServiceSlots {
         holders: new Set(),
         ended: [],
         endedBefore: neverEnded(),
+        endedEarly: new Set(),
       };
       this.#instances.set(instance, record);
     }
@@ -888,14 +883,14 @@ export class ServiceSlots {
       const takenOver = this.#file.needs();
       for (const row of this.#rows) row.assignedAt = takenOver;
     }
-    for (const [instance, processes] of this.#endedEarly) {
-      for (const holder of this.#instances.get(instance)?.holders ?? []) {
+    for (const record of [...this.#instances.values()]) {
+      for (const holder of record.holders) {
         // Those that no table names were told when it was said, or have registered since.
-        if (holder.isRestored) for (const process of processes) this.#processEnded(holder, process);
+        if (holder.isRestored) for (const process of record.endedEarly) this.#processEnded(holder, process);
       }
+      record.endedEarly.clear();
+      this.#dropUnused(record);
     }
-    this.#endedEarly.clear();
-    for (const record of [...this.#instances.values()]) this.#dropUnused(record);
     for (const holder of this.#holders.values()) {
       this.#takeReport(holder);
       const { unanswered, connection } = holder;

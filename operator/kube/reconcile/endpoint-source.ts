@@ -137,7 +137,8 @@ export class EndpointSource {
   }
 }
 
-function isLeverPod({ spec }: Pod): boolean {
+/** It has an agent. */
+export function isLeverPod({ spec }: Pod): boolean {
   return spec?.initContainers?.some(({ name }) => name === agentContainerName) === true;
 }
 

@@ -110,6 +110,7 @@ template: { spec: { terminationGracePeriodSeconds: 60, containers: [{ name: app,
       LEVER_OPERATOR: "operator.lever-system.svc:3837",
       LEVER_FORWARD_PORT: "3839",
       LEVER_TOKEN_FILE: "/var/run/secrets/leveros.dev/token",
+      LEVER_TRUST_FILE: "/var/run/secrets/leveros.dev/ca.crt",
       LEVER_DRAIN_TOKEN: expect.stringMatching(/^[0-9a-f]{32}$/),
       LEVER_DRAIN_TIMEOUT_MS: "53000",
     });
@@ -146,7 +147,10 @@ template:
       {
         name: "lever-agent-token",
         projected: {
-          sources: [{ serviceAccountToken: { path: "token", audience: "lever-operator", expirationSeconds: 3600 } }],
+          sources: [
+            { serviceAccountToken: { path: "token", audience: "lever-operator", expirationSeconds: 3600 } },
+            { configMap: { name: "lever-trust", items: [{ key: "ca.crt", path: "ca.crt" }] } },
+          ],
         },
       },
     ]);

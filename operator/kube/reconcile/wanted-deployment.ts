@@ -179,6 +179,7 @@ export function agentInjection(service: LeverService, uid: string, settings: Age
         // In the network of the node its loopback address is not the pod's own.
         ...(template.spec["hostNetwork"] === true ? [] : [{ name: "LEVER_FORWARD_PORT", value: String(forwardPort) }]),
         { name: "LEVER_TOKEN_FILE", value: `${tokenDirectory}/token` },
+        { name: "LEVER_TRUST_FILE", value: `${tokenDirectory}/ca.crt` },
         { name: "LEVER_DRAIN_TOKEN", value: drainToken },
         { name: "LEVER_DRAIN_TIMEOUT_MS", value: String((graceSeconds - endingSeconds) * 1000) },
       ],
@@ -213,6 +214,8 @@ export function agentInjection(service: LeverService, uid: string, settings: Age
         projected: {
           sources: [
             { serviceAccountToken: { path: "token", audience: settings.tokenAudience, expirationSeconds: 3600 } },
+            // Not optional: it is there a moment later, and an agent can do nothing without it.
+            { configMap: { name: "lever-trust", items: [{ key: "ca.crt", path: "ca.crt" }] } },
           ],
         },
       },
