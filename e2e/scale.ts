@@ -18,6 +18,7 @@ import { parseArgs } from "node:util";
 import { Cluster } from "./cluster/cluster.ts";
 import { run } from "./cluster/command.ts";
 import { lockMachine } from "./cluster/control.ts";
+import { interrupted } from "./cluster/interruption.ts";
 import { prepareMachine, restoreMachine } from "./cluster/machine.ts";
 import { clusterParts } from "./cluster/parts.ts";
 import { ApiServer, kubectl, kubectlJson } from "./harness/kubectl.ts";
@@ -390,10 +391,13 @@ async function main(): Promise<void> {
   try {
     await cluster.up();
     process.env["LEVER_E2E_IMAGES"] = JSON.stringify(cluster.imageIds);
-    await measure();
+    const ended = interrupted.aborted ? Promise.resolve() : once(interrupted, "abort");
+    await Promise.race([measure(), ended]);
   } finally {
     await cluster.down();
   }
+  // What was interrupted would go on without a cluster.
+  if (interrupted.aborted) process.exit(130);
 }
 
 await main();

@@ -68,11 +68,11 @@ async function hog({ metadata }: TargetPod, namespace: string): Promise<void> {
   const exec = ["exec", "--namespace", namespace, (load as TargetPod).metadata.name, "--container=app", "--"];
   for (let n = 0; ; n++) {
     const room = `hog-${n}`;
-    const at = JSON.parse(await kubectl([...exec, "node", "/app/call.js", `lever:///target/${room}/say`])) as {
+    const at = JSON.parse(await kubectl([...exec, "node", "/app/call.js", `/target/${room}/say`])) as {
       instance: string;
     };
     if (at.instance !== metadata.name) continue;
-    await kubectl([...exec, "node", "/app/call.js", `lever:///target/${room}/hog`, `[${hangMs}]`]).catch(() => {});
+    await kubectl([...exec, "node", "/app/call.js", `/target/${room}/hog`, `[${hangMs}]`]).catch(() => {});
     return;
   }
 }

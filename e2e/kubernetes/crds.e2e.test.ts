@@ -9,6 +9,7 @@ import {
   invalidManifests,
 } from "../../operator/api/invalid-manifests.fixture.ts";
 import { ApiServer, kubectl, kubectlJson, kubectlResult } from "../harness/kubectl.ts";
+import { leverNamespace } from "../harness/lever-install.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 
@@ -23,8 +24,11 @@ let namespace: string;
 let emptyNamespace: string;
 let api: ApiServer;
 let crdsBefore: string;
+let operatorsBefore: number;
 
 beforeAll(async () => {
+  // What is written here into a status is to stay.
+  operatorsBefore = await scaleOperator(0);
   crdsBefore = await kubectl(["get", "crds", "--output=name"]);
   namespace = await testNamespace("crds");
   emptyNamespace = await testNamespace("crds-empty");
@@ -36,7 +40,25 @@ afterAll(async () => {
   // On a cluster that had them they are somebody's.
   const files = crdFiles.map((file) => `--filename=${file}`);
   if (!crdsBefore.includes("leveros.dev")) await kubectl(["delete", ...files, "--ignore-not-found"]);
+  await scaleOperator(operatorsBefore);
 });
+
+/** How many there were; 0 also where none is installed. Resolves when there are as many, and ready. */
+async function scaleOperator(replicas: number): Promise<number> {
+  const deployment = ["deployment/lever-operator", "--namespace", leverNamespace];
+  const before = Number(
+    await kubectl(["get", ...deployment, "--ignore-not-found", "--output=jsonpath={.spec.replicas}"]),
+  );
+  if (before === replicas) return before;
+  await kubectl(["scale", ...deployment, `--replicas=${replicas}`]);
+  await kubectl(["rollout", "status", ...deployment, "--timeout=60s"]);
+  const pods = ["pods", "--namespace", leverNamespace, "--selector=app.kubernetes.io/component=operator"];
+  await until("the operators that are not wanted are gone", async () => {
+    const names = (await kubectl(["get", ...pods, "--output=name"])).trim().split("\n").filter(Boolean);
+    return names.length === replicas;
+  });
+  return before;
+}
 
 const inNamespace = (...args: string[]) => kubectl([...args, "--namespace", namespace]);
 
@@ -99,6 +121,7 @@ describe("kubectl", () => {
     expect(spec).toEqual({
       replicas: 1,
       template: { spec: { containers: [{ name: "app", ports: [{ containerPort: 80 }] }] } },
+      access: { callers: [], gateway: { expose: "None" } },
       methods: [],
       limits: {
         argsBytes: "1Mi",

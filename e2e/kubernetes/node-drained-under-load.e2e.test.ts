@@ -32,8 +32,7 @@ async function drained(options: TargetOptions, quietMs: number) {
     const drain = await load.during(
       `drain of ${node} with ${evicted.length} pods of the target`,
       async () => {
-        // By force goes what another test has left without a controller.
-        await kubectl(["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"]);
+        await kubectl(["drain", node, "--force", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s"]);
         await waitReady(namespace, "target");
         await spread(namespace, 3);
       },

@@ -81,6 +81,14 @@ test.each(["process", "hosted"] as const)(
     await expect(client.invoke(`${vault}/take`)).rejects.toMatchObject({ reason: "SERVICE_NOT_FOUND", effect: "none" });
     expect(dev.log.enteredWith("vault")).toBe(9);
 
+    // A token that is known elsewhere too gets nothing of what a call from here came to; one from here does.
+    for (const caller of callers.filter((_, at) => at !== 1)) {
+      for (const base of [vault, `${vault}/drawer-2`]) {
+        for (const _ of ["first", "repeat"]) await client.invoke(`${caller}/takeWith`, [base, "order-1"]);
+      }
+    }
+    expect(dev.log.enteredWith("vault")).toBe(13);
+
     await client.invoke("lever://billing/friend/hold", [vault]);
     write("dev", "vault", {});
     await until(

@@ -12,7 +12,7 @@
  */
 
 import { resourceBytesMax, tokenBytesMax } from "../session/routing-header.ts";
-import { methodCharsMax } from "../target/lever-url.ts";
+import { isDnsLabel, methodCharsMax } from "../target/lever-url.ts";
 import {
   addressCharsMax,
   addressRule,
@@ -274,6 +274,8 @@ export interface TokenMessage extends SlotEpoch {
   readonly resource: string;
   readonly method: string;
   readonly token: string;
+  /** The caller's environment, if it is another one than the service's. */
+  readonly from?: string;
   /** The reply's flags. */
   readonly flags: number;
   /** Wall-clock ms. */
@@ -531,12 +533,14 @@ function readItem(type: "state" | "token", fields: FieldReader): StateMessage | 
     const form = fields.text("form", 16, (text) => text === "bytes" || text === "value", '"bytes" or "value"');
     return { type, ...readSlotEpoch(fields), resource, form: form as StateMessage["form"] };
   }
+  const from = fields.optionalText("from", 63, isDnsLabel, "an environment");
   return {
     type,
     ...readSlotEpoch(fields),
     resource,
     method: fields.text("method", methodCharsMax),
     token: fields.text("token", tokenBytesMax),
+    ...(from !== undefined && { from }),
     flags: fields.integer("flags", 0, 255),
     forgetAt: readCount(fields, "forgetAt"),
   };

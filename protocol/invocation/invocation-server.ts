@@ -376,7 +376,11 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     const { token, tokenTime, resource = "" } = this.#fields;
     if (memory === undefined || token === undefined || this.#stream.isChannel) return this.#run(args);
     const { budget, wheel } = this.#server.options;
-    const call: TokenCall = { resource, method: this.target.method, token, timeMs: tokenTime };
+    const { environment, method } = this.target;
+    const { caller } = this.fields;
+    // Whoever guesses another environment's token must not get what its call came to.
+    const from = caller?.outside === true || caller?.environment === environment ? undefined : caller?.environment;
+    const call: TokenCall = { resource, method, token, from, timeMs: tokenTime };
     let kept: ReturnType<typeof keep>;
     const onOutcome: OutcomeListener = (outcome) => {
       this.#stopWaiting?.();

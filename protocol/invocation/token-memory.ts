@@ -22,6 +22,8 @@ export interface TokenCall {
   readonly resource: string;
   readonly method: string;
   readonly token: string;
+  /** The caller's environment, if it is another one than the service's: its tokens are its own. */
+  readonly from?: string | undefined;
   /** When the token was made, wall-clock ms; undefined: the caller does not say, and nothing is promised over a crash. */
   readonly timeMs: number | undefined;
 }
@@ -231,10 +233,10 @@ function full(what: string, count: number, limit: string, max: number): LeverErr
   );
 }
 
-function bytesOf({ bytes, resource, method, token }: RememberedOutcome): number {
-  return entryBytes + bytes.length + 2 * (resource.length + method.length + token.length);
+function bytesOf({ bytes, resource, method, token, from = "" }: RememberedOutcome): number {
+  return entryBytes + bytes.length + 2 * (resource.length + method.length + token.length + from.length);
 }
 
-function keyOf({ resource, method, token }: TokenCall): string {
-  return `${method} ${token.length} ${token} ${resource}`;
+function keyOf({ resource, method, token, from = "" }: TokenCall): string {
+  return `${from} ${method} ${token.length} ${token} ${resource}`;
 }

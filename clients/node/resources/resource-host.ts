@@ -389,9 +389,9 @@ export class ResourceHost implements HoldChannelHandler {
       if (message.type === "state") {
         if (!slot.objects.has(message.resource)) this.#keepState(slot, message.resource, { form: message.form, bytes });
       } else {
-        const { resource, method, token, flags, forgetAt } = message;
+        const { resource, method, token, from, flags, forgetAt } = message;
         const timeMs = Math.max(forgetAt - tokenWindowMs, 0);
-        slot.tokens.add({ resource, method, token, timeMs, flags, bytes, forgetAtMs: forgetAt });
+        slot.tokens.add({ resource, method, token, from, timeMs, flags, bytes, forgetAtMs: forgetAt });
       }
     }
   }
@@ -493,11 +493,9 @@ export class ResourceHost implements HoldChannelHandler {
       else hold.sendItem({ type: "state", slot: number, epoch, resource, form }, bytes, onGone);
     }
     slot.states.clear();
-    for (const { resource, method, token, flags, bytes, forgetAtMs } of tokens.outcomes()) {
-      hold?.sendItem(
-        { type: "token", slot: number, epoch, resource, method, token, flags, forgetAt: forgetAtMs },
-        bytes,
-      );
+    for (const { resource, method, token, from, flags, bytes, forgetAtMs } of tokens.outcomes()) {
+      const whose = { resource, method, token, ...(from !== undefined && { from }) };
+      hold?.sendItem({ type: "token", slot: number, epoch, ...whose, flags, forgetAt: forgetAtMs }, bytes);
     }
     hold?.send({ type: "closed", slot: number, epoch, hasState: true, absent, tokensSince: tokens.sinceMs });
     tokens.clear();
