@@ -1,7 +1,7 @@
 /** Sockets as transports: what an agent, a gateway or the operator listens on, and how they reach each other. */
 
 import { chmodSync, rmSync } from "node:fs";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, type ListenOptions, type Server, type Socket } from "node:net";
 import { DuplexTransport } from "@leveros/protocol/transport/duplex-transport.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 
@@ -18,14 +18,25 @@ export function listenTcp(host: string, port: number, onTransport: (transport: T
   const server = createServer({ noDelay: true }, (socket) => {
     onTransport(new DuplexTransport(socket, `tcp:${socket.remoteAddress}:${socket.remotePort}`));
   });
+  return listenOn(server, host, port, () => server.close());
+}
+
+/** As `listenTcp`, with a server that knows what to do with its connections; `close` is the listener's. */
+export async function listenOn(server: Server, host: string, port: number, close: () => void): Promise<Listener> {
+  await bound(server, { host, port });
+  const address = server.address();
+  const taken = typeof address === "object" && address !== null ? address.port : port;
+  return { address: hostPort(host, taken), port: taken, close };
+}
+
+/** When it listens. Rejects with the system's error. */
+function bound(server: Server, options: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen({ host, port }, () => {
+    server.listen(options, () => {
       server.off("error", reject);
       server.on("error", ignored);
-      const address = server.address();
-      const taken = typeof address === "object" && address !== null ? address.port : port;
-      resolve({ address: hostPort(host, taken), port: taken, close: () => server.close() });
+      resolve();
     });
   });
 }
@@ -46,19 +57,13 @@ export function splitHostPort(address: string): { readonly host: string; readonl
 }
 
 /** Listens on a Unix socket that any user in the pod may use; a file that a former process left is replaced. */
-export function listenUnix(path: string, onTransport: (transport: Transport) => void): Promise<Listener> {
+export async function listenUnix(path: string, onTransport: (transport: Transport) => void): Promise<Listener> {
   rmSync(path, { force: true });
   const server = createServer((socket) => onTransport(new DuplexTransport(socket, `unix:${path}`)));
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ path }, () => {
-      server.off("error", reject);
-      server.on("error", ignored);
-      // App and agent may run under differing users; the directory is the boundary.
-      chmodSync(path, 0o777);
-      resolve({ address: path, port: 0, close: () => server.close() });
-    });
-  });
+  await bound(server, { path });
+  // App and agent may run under differing users; the directory is the boundary.
+  chmodSync(path, 0o777);
+  return { address: path, port: 0, close: () => server.close() };
 }
 
 /** A connection that cannot be accepted (no file descriptor is left, say) is its dialer's loss, not the process's end. */

@@ -21,7 +21,7 @@ import { helloOf, parseSpiffeId, printSpiffeId, type SpiffeId } from "@leveros/p
 import { DuplexTransport } from "@leveros/protocol/transport/duplex-transport.ts";
 import type { ProvenPeer, Transport } from "@leveros/protocol/transport/transport.ts";
 import type { RefusalReason, Refusals } from "./refusals.ts";
-import { hostPort, type Listener, splitHostPort } from "./socket.ts";
+import { type Listener, listenOn, splitHostPort } from "./socket.ts";
 
 /** What this end proves itself by, and whom it trusts. PEM. */
 export interface Credentials {
@@ -131,20 +131,9 @@ export function listenTls(options: TlsListenerOptions): Promise<Listener> {
     }
     socket.destroy();
   });
-  return new Promise((resolve, reject) => {
-    door.once("error", reject);
-    door.listen({ host, port }, () => {
-      door.off("error", reject);
-      // A connection that cannot be accepted is its dialer's loss.
-      door.on("error", ignored);
-      const address = door.address();
-      const taken = typeof address === "object" && address !== null ? address.port : port;
-      const close = () => {
-        unsubscribe();
-        door.close();
-      };
-      resolve({ address: hostPort(host, taken), port: taken, close });
-    });
+  return listenOn(door, host, port, () => {
+    unsubscribe();
+    door.close();
   });
 }
 
