@@ -3,6 +3,8 @@
  * however many try.
  */
 
+import { ToldOnce } from "./told-once.ts";
+
 export const refusalReasons = [
   /** It does not speak TLS. */
   "plain",
@@ -21,9 +23,6 @@ export const refusalReasons = [
 
 export type RefusalReason = (typeof refusalReasons)[number];
 
-const toldAgainMs = 3_600_000;
-const toldMax = 1000;
-
 export interface RefusalsOptions {
   readonly onLog?: ((text: string) => void) | undefined;
   /** Monotonic, ms. */
@@ -34,8 +33,7 @@ export class Refusals {
   readonly counts: Readonly<Record<RefusalReason, number>>;
   readonly #counts: Record<RefusalReason, number>;
   readonly #options: RefusalsOptions;
-  /** What was told, and when; the oldest first. */
-  readonly #told = new Map<string, number>();
+  readonly #told = new ToldOnce();
 
   constructor(options: RefusalsOptions = {}) {
     this.#options = options;
@@ -47,14 +45,7 @@ export class Refusals {
   refused(reason: RefusalReason, source: string, detail: string): void {
     this.#counts[reason]++;
     const { onLog, now = () => performance.now() } = this.#options;
-    const key = `${reason} ${source}`;
-    const nowMs = now();
-    for (const [told, atMs] of this.#told) {
-      if (nowMs - atMs < toldAgainMs) break;
-      this.#told.delete(told);
-    }
-    if (this.#told.has(key) || this.#told.size >= toldMax) return;
-    this.#told.set(key, nowMs);
-    onLog?.(`refused a connection from ${source} (${reason}): ${detail}`);
+    if (this.#told.isNew(`${reason} ${source}`, now()))
+      onLog?.(`refused a connection from ${source} (${reason}): ${detail}`);
   }
 }

@@ -9,6 +9,7 @@
 
 import "reflect-metadata";
 import type { webcrypto } from "node:crypto";
+import { ToldOnce } from "@leveros/agent/host/told-once.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { type CertificateAnswer, decodeCertificateRequest } from "@leveros/protocol/control/certificate-request.ts";
 import { printSpiffeId, type SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
@@ -74,8 +75,6 @@ export type IssueRefusal = (typeof issueRefusals)[number];
 
 const podsMax = 20_000;
 const lookAgainMs = 100;
-const toldAgainMs = 3_600_000;
-const toldMax = 1000;
 const podNameKey = "authentication.kubernetes.io/pod-name";
 const podUidKey = "authentication.kubernetes.io/pod-uid";
 
@@ -88,7 +87,7 @@ export class CertificateIssuer {
   #reviews = 0;
   /** By the pod's uid; who has asked last comes last. */
   readonly #pods = new Map<string, TokenBucket>();
-  readonly #told = new Map<string, number>();
+  readonly #told = new ToldOnce();
 
   constructor(options: IssuerOptions) {
     this.#options = options;
@@ -212,14 +211,7 @@ export class CertificateIssuer {
   /** `who` may be empty: not known. `further` is for the log alone. */
   #refuse(reason: IssueRefusal, who: string, message: string, further = ""): LeverError {
     this.refused[reason]++;
-    const nowMs = this.#options.clock.now();
-    const key = `${reason} ${who}`;
-    for (const [told, atMs] of this.#told) {
-      if (nowMs - atMs < toldAgainMs) break;
-      this.#told.delete(told);
-    }
-    if (!this.#told.has(key) && this.#told.size < toldMax) {
-      this.#told.set(key, nowMs);
+    if (this.#told.isNew(`${reason} ${who}`, this.#options.clock.now())) {
       const more = further === "" ? "" : ` (${further.slice(0, 300)})`;
       this.#options.onLog?.("warn", `no certificate${who === "" ? "" : ` for ${who}`}: ${message}${more}`);
     }
