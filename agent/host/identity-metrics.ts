@@ -1,6 +1,7 @@
 /** What every process with a certificate shows of it at `/metrics`. */
 
-import { Counter, Gauge, type Registry } from "prom-client";
+import { Gauge, type Registry } from "prom-client";
+import { addReadCounter } from "./read-counter.ts";
 import { type Refusals, refusalReasons } from "./refusals.ts";
 
 export interface IdentityMetricsOptions {
@@ -12,28 +13,20 @@ export interface IdentityMetricsOptions {
 }
 
 export function addIdentityMetrics({ registry, prefix, refusals, notAfterMs }: IdentityMetricsOptions): void {
-  const registers = [registry];
   new Gauge({
     name: `${prefix}_certificate_remaining_seconds`,
     help: "Until the own certificate ends; below 0: it has ended, or there is none yet.",
-    registers,
+    registers: [registry],
     collect() {
       const ends = notAfterMs();
       this.set(ends === undefined ? -1 : (ends - Date.now()) / 1000);
     },
   });
-  const told = new Map<string, number>();
-  new Counter({
+  addReadCounter({
+    registry,
     name: `${prefix}_refused_connections_total`,
     help: "Connections at the port for frames that were refused, by why.",
     labelNames: ["reason"],
-    registers,
-    collect() {
-      for (const reason of refusalReasons) {
-        const count = refusals.counts[reason];
-        this.inc({ reason }, count - (told.get(reason) ?? 0));
-        told.set(reason, count);
-      }
-    },
+    read: () => refusalReasons.map((reason) => [{ reason }, refusals.counts[reason]] as const),
   });
 }

@@ -1,6 +1,7 @@
 /** What the operator shows at `/metrics` of its CA and of what it issues. */
 
-import { Counter, Gauge, type Registry } from "prom-client";
+import { addReadCounter } from "@leveros/agent/host/read-counter.ts";
+import { Gauge, type Registry } from "prom-client";
 import { issueRefusals } from "./certificate-issuer.ts";
 import type { OperatorIdentity } from "./operator-identity.ts";
 
@@ -23,28 +24,18 @@ export function addIssuerMetrics(registry: Registry, { secret, issuer }: Operato
       this.set(secret.isBroken ? 1 : 0);
     },
   });
-  const counter = <Label extends string>(
-    name: string,
-    help: string,
-    label: Label,
-    read: () => Record<string, number>,
-  ) => {
-    const told = new Map<string, number>();
-    new Counter({
-      name: `lever_operator_${name}_total`,
-      help,
-      labelNames: [label],
-      registers,
-      collect() {
-        for (const [value, count] of Object.entries(read())) {
-          this.inc({ [label]: value } as Record<Label, string>, count - (told.get(value) ?? 0));
-          told.set(value, count);
-        }
-      },
-    });
-  };
-  counter("certificates_issued", "Certificates that were issued here, by whom for.", "kind", () => issuer.issued);
-  counter("certificates_refused", "Requests for certificates that were refused here, by why.", "reason", () =>
-    Object.fromEntries(issueRefusals.map((reason) => [reason, issuer.refused[reason]])),
-  );
+  addReadCounter({
+    registry,
+    name: "lever_operator_certificates_issued_total",
+    help: "Certificates that were issued here, by whom for.",
+    labelNames: ["kind"],
+    read: () => Object.entries(issuer.issued).map(([kind, count]) => [{ kind }, count] as const),
+  });
+  addReadCounter({
+    registry,
+    name: "lever_operator_certificates_refused_total",
+    help: "Requests for certificates that were refused here, by why.",
+    labelNames: ["reason"],
+    read: () => issueRefusals.map((reason) => [{ reason }, issuer.refused[reason]] as const),
+  });
 }

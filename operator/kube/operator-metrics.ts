@@ -1,6 +1,7 @@
 /** What the operator shows at `/metrics`; `docs/metrics.md` has the list. Numbers that are kept elsewhere are read at each scrape. */
 
 import { collectProcessMetrics } from "@leveros/agent/host/process-metrics.ts";
+import { addReadCounter } from "@leveros/agent/host/read-counter.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { AnsweredRequest } from "./kube-client.ts";
 import type { KubeOperator, OperatorObserver } from "./kube-operator.ts";
@@ -77,20 +78,14 @@ export class OperatorMetrics implements OperatorObserver {
       labelNames: readonly Label[],
       read: (operator: KubeOperator) => Iterable<readonly [Record<Label, string>, number]>,
     ) => {
-      const told = new Map<string, number>();
-      new Counter({
+      addReadCounter({
+        registry: this.registry,
         name: `lever_operator_${name}_total`,
         help,
-        labelNames: [...labelNames],
-        registers,
-        collect() {
+        labelNames,
+        read: () => {
           const current = operator();
-          if (current === undefined) return;
-          for (const [labels, count] of read(current)) {
-            const key = JSON.stringify(labels);
-            this.inc(labels, count - (told.get(key) ?? 0));
-            told.set(key, count);
-          }
+          return current === undefined ? [] : read(current);
         },
       });
     };
