@@ -26,6 +26,7 @@ import type { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
 import { decodeValue } from "@leveros/protocol/value/decode.ts";
 import { encodeArgs } from "@leveros/protocol/value/form.ts";
+import { isSignedBy, pemBlocks } from "./pem.ts";
 import { signingRequest } from "./signing-request.ts";
 import type { CredentialSource, Credentials } from "./tls.ts";
 
@@ -237,29 +238,28 @@ export class CertificateKeeper implements CredentialSource {
   }
 }
 
-const pemPattern = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
-
 /** Each certificate once. */
 function joinBundles(...bundles: readonly string[]): string {
   const known = new Map<string, string>();
-  for (const block of bundles.join("\n").match(pemPattern) ?? []) {
+  for (const block of pemBlocks(bundles.join("\n"))) {
     known.set(new Certificate(block).fingerprint256, block);
   }
   return `${[...known.values()].join("\n")}\n`;
 }
 
 function checkBundle(text: string): void {
-  const blocks = text.match(pemPattern);
-  if (blocks === null) throw new LeverError("INVALID_IDENTITY", "it has no certificate in PEM");
+  const blocks = pemBlocks(text);
+  if (blocks.length === 0) throw new LeverError("INVALID_IDENTITY", "it has no certificate in PEM");
   for (const block of blocks) new Certificate(block);
 }
 
 /** Whether a certificate of the chain is signed by one of the bundle. */
 function leadsTo(chain: string, bundle: string): boolean {
-  const [links, roots] = [chain, bundle].map((text) =>
-    (text.match(pemPattern) ?? []).map((pem) => new Certificate(pem)),
-  );
-  return links?.some((link) => roots?.some((root) => link.checkIssued(root) && link.verify(root.publicKey))) === true;
+  const roots = pemBlocks(bundle).map((pem) => new Certificate(pem));
+  return pemBlocks(chain).some((pem) => {
+    const link = new Certificate(pem);
+    return roots.some((root) => isSignedBy(link, root));
+  });
 }
 
 async function readSmall(file: string): Promise<string> {

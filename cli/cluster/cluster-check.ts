@@ -2,8 +2,10 @@
 
 import { X509Certificate } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { pemBlocks } from "@leveros/agent/host/pem.ts";
 import type { CheckReport, EndpointsReport, ServicesReport } from "@leveros/operator/admin/admin-report.ts";
-import { trustMapName } from "@leveros/operator/identity/trust-maps.ts";
+import { dayMs } from "@leveros/operator/identity/lifetimes.ts";
+import { configMaps } from "@leveros/operator/identity/trust-maps.ts";
 import { KubeError } from "@leveros/operator/kube/kube-error.ts";
 import {
   deployments,
@@ -12,12 +14,11 @@ import {
   leverServices,
   pods,
   type ResourceKind,
-  resourceKind,
 } from "@leveros/operator/kube/kube-object.ts";
 import { leaseNameDefault } from "@leveros/operator/kube/kube-operator.ts";
 import { leaderLeaseMs } from "@leveros/operator/kube/leader-election.ts";
 import type { Deployment, LeverServiceObject, Pod } from "@leveros/operator/kube/reconcile/kubernetes-object.ts";
-import { serviceLabel } from "@leveros/operator/kube/reconcile/wanted-deployment.ts";
+import { serviceLabel, trustMapKey, trustMapName } from "@leveros/operator/kube/reconcile/wanted-deployment.ts";
 import { type CheckList, type Verdict, verdictOf } from "../check-list.ts";
 import type { ClusterFlags } from "../cluster-flags.ts";
 import { version } from "../version.ts";
@@ -33,9 +34,7 @@ import { ClusterOperator } from "./cluster-operator.ts";
 import { installChecks } from "./install-checks.ts";
 import { isReady, type OperatorPod, operatorReplicas, type Replicas } from "./operator-pods.ts";
 
-const configMaps = resourceKind("", "v1", "ConfigMap", "configmaps");
 const gatewayDeployment = "lever-gateway";
-const dayMs = 86_400_000;
 const trustDaysMin = 14;
 /** How far the clock of the leader's node may be from the API server's, and its answer from now. */
 const leaseSlackMs = 5000;
@@ -205,9 +204,9 @@ class InstallationCheck {
           failed: `There is no ConfigMap ${trustMapName} in ${namespace}: the leader makes it from the Secret lever-identity; its log says why not.`,
         };
       }
-      const certificates = found.data?.["ca.crt"]?.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g);
-      if (!certificates)
-        return { failed: `${trustMapName} has no certificate under ca.crt; the leader's log says why.` };
+      const certificates = pemBlocks(found.data?.[trustMapKey] ?? "");
+      if (certificates.length === 0)
+        return { failed: `${trustMapName} has no certificate under ${trustMapKey}; the leader's log says why.` };
       const daysLeft = Math.max(
         ...certificates.map((text) => (new X509Certificate(text).validToDate.getTime() - clock.now()) / dayMs),
       );

@@ -9,6 +9,7 @@
 
 import "reflect-metadata";
 import { createPrivateKey, X509Certificate as NodeCertificate, randomBytes, webcrypto } from "node:crypto";
+import { isSignedBy, pemBlocks } from "@leveros/agent/host/pem.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import {
   AuthorityKeyIdentifierExtension,
@@ -25,7 +26,6 @@ import {
 import { authorityLifeMs, certificateLifeMs, clockSkewMs } from "./lifetimes.ts";
 
 const p256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
-const pemPattern = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
 /** Of a bundle, or of a chain. */
 const certificatesMax = 32;
 
@@ -72,7 +72,7 @@ export async function makeAuthority(nowMs: number): Promise<AuthorityPem> {
 
 /** The certificates of a PEM text, in their order. Throws INVALID_IDENTITY naming `field`. */
 export function certificatesOf(field: string, pem: string): NodeCertificate[] {
-  const blocks = pem.match(pemPattern) ?? [];
+  const blocks = pemBlocks(pem);
   if (blocks.length === 0) throw broken(field, "has no certificate in PEM");
   if (blocks.length > certificatesMax) throw broken(field, `has over ${certificatesMax} certificates`);
   return blocks.map((block) => {
@@ -191,10 +191,6 @@ function algorithmOf(field: string, key: ReturnType<typeof createPrivateKey>) {
     return { import: sign, sign };
   }
   throw broken(field, "is of another kind than P-256, P-384 or RSA of 2048 bits or more");
-}
-
-export function isSignedBy(certificate: NodeCertificate, by: NodeCertificate): boolean {
-  return certificate.checkIssued(by) && certificate.verify(by.publicKey);
 }
 
 function subject({ subject: name }: NodeCertificate): string {

@@ -2,6 +2,7 @@
 
 import "reflect-metadata";
 import { X509Certificate as NodeCertificate, webcrypto } from "node:crypto";
+import { pemBlocks } from "@leveros/agent/host/pem.ts";
 import {
   BasicConstraintsExtension,
   type Extension,
@@ -23,8 +24,7 @@ const rsa = {
 
 /** The fingerprints of a PEM text's certificates, in their order. */
 export function certificatesIn(pem: string | undefined): string[] {
-  const blocks = pem?.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [];
-  return blocks.map((block) => new NodeCertificate(block).fingerprint256);
+  return pemBlocks(pem ?? "").map((block) => new NodeCertificate(block).fingerprint256);
 }
 
 /** Resolves when `check` does not throw any more; rejects with what it throws after 10 s. */

@@ -8,8 +8,9 @@
  */
 
 import type { X509Certificate } from "node:crypto";
+import { isSignedBy } from "@leveros/agent/host/pem.ts";
 import type { LeverError } from "@leveros/protocol/error/lever-error.ts";
-import { type Authority, broken, certificatesOf, isSignedBy, readAuthority } from "./authority.ts";
+import { type Authority, broken, certificatesOf, readAuthority } from "./authority.ts";
 
 export const certificateKey = "tls.crt";
 export const privateKeyKey = "tls.key";

@@ -11,12 +11,11 @@ import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
 import type { KubeClient } from "../kube/kube-client.ts";
 import { KubeError } from "../kube/kube-error.ts";
 import { type KubeObject, resourceKind } from "../kube/kube-object.ts";
+import { trustMapKey, trustMapName } from "../kube/reconcile/wanted-deployment.ts";
 import { Reflector } from "../kube/reflector.ts";
 import { type WorkDone, WorkQueue } from "../kube/work-queue.ts";
 
 export const configMaps = resourceKind("", "v1", "ConfigMap", "configmaps");
-export const trustMapName = "lever-trust";
-export const trustMapKey = "ca.crt";
 const labels = { "app.kubernetes.io/managed-by": "lever", "app.kubernetes.io/name": "lever" };
 
 export interface ConfigMapObject extends KubeObject {

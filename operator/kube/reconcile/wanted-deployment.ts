@@ -43,6 +43,9 @@ export const adminPort = 3838;
 export const forwardPort = 3839;
 const socketDirectory = "/run/lever";
 const socketUrl = `unix://${socketDirectory}/agent.sock`;
+/** The ConfigMap in each namespace with the CAs that agents trust; `identity/trust-maps.ts` keeps it. */
+export const trustMapName = "lever-trust";
+export const trustMapKey = "ca.crt";
 const tokenDirectory = "/var/run/secrets/leveros.dev";
 
 /** What the operator is configured with; the same for all services. */
@@ -179,7 +182,7 @@ export function agentInjection(service: LeverService, uid: string, settings: Age
         // In the network of the node its loopback address is not the pod's own.
         ...(template.spec["hostNetwork"] === true ? [] : [{ name: "LEVER_FORWARD_PORT", value: String(forwardPort) }]),
         { name: "LEVER_TOKEN_FILE", value: `${tokenDirectory}/token` },
-        { name: "LEVER_TRUST_FILE", value: `${tokenDirectory}/ca.crt` },
+        { name: "LEVER_TRUST_FILE", value: `${tokenDirectory}/${trustMapKey}` },
         { name: "LEVER_DRAIN_TOKEN", value: drainToken },
         { name: "LEVER_DRAIN_TIMEOUT_MS", value: String((graceSeconds - endingSeconds) * 1000) },
       ],
@@ -215,7 +218,7 @@ export function agentInjection(service: LeverService, uid: string, settings: Age
           sources: [
             { serviceAccountToken: { path: "token", audience: settings.tokenAudience, expirationSeconds: 3600 } },
             // Not optional: it is there a moment later, and an agent can do nothing without it.
-            { configMap: { name: "lever-trust", items: [{ key: "ca.crt", path: "ca.crt" }] } },
+            { configMap: { name: trustMapName, items: [{ key: trustMapKey, path: trustMapKey }] } },
           ],
         },
       },
