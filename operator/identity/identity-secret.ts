@@ -163,9 +163,10 @@ export class IdentitySecret {
     }
     const nowMs = wallMs();
     const isRequested = object.metadata.annotations?.[rotateAnnotation] !== undefined;
-    const next = await nextContent({ nowMs, data, isRequested }, { authority: makeAuthority, drainKey: newDrainKey });
+    const sources = { authority: makeAuthority, drainKey: newDrainKey };
+    const next = await nextContent({ nowMs, data, state, isRequested }, sources);
     if (next === undefined) {
-      const atMs = await nextStepAtMs(data);
+      const atMs = nextStepAtMs(state);
       // A timer is not longer than that.
       return atMs === undefined ? undefined : { requeueAfterMs: Math.min(Math.max(atMs - nowMs, 1000), hourMs) };
     }

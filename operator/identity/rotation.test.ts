@@ -5,12 +5,12 @@ import { type AuthorityPem, makeAuthority } from "./authority.ts";
 import { certificatesIn, foreignAuthority } from "./identity.fixture.ts";
 import { authorityLifeMs, certificateLifeMs, hourMs } from "./lifetimes.ts";
 import { announceMs, nextContent, nextStepAtMs, type RotationStep, renewMs, retireMs } from "./rotation.ts";
-import { rotationText, type SecretData } from "./secret-content.ts";
+import { readSecret, rotationText, type SecretData } from "./secret-content.ts";
 
 const t0 = Date.parse("2030-01-01T00:00:00Z");
 const sources = { authority: makeAuthority, drainKey: () => "made-drain-key-0123456789" };
-const next = (nowMs: number, data: SecretData, isRequested = false) =>
-  nextContent({ nowMs, data, isRequested }, sources);
+const next = async (nowMs: number, data: SecretData, isRequested = false) =>
+  nextContent({ nowMs, data, state: await readSecret(data), isRequested }, sources);
 
 let fresh: SecretData;
 let waiting: SecretData;
@@ -131,7 +131,7 @@ test("whenever it is looked at and however often it is asked for, no valid certi
           }
           for (const [root, until] of signed) if (until > nowMs) expect(trusted).toContain(root);
           signed.set(signer, Math.min(nowMs + certificateLifeMs, ends));
-          const dueAtMs = (await nextStepAtMs(data)) as number;
+          const dueAtMs = nextStepAtMs(await readSecret(data)) as number;
           // What is due is done at the next look, if not at this one.
           if (dueAtMs <= nowMs) expect(await next(nowMs, data)).toBeDefined();
         }

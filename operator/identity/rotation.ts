@@ -20,10 +20,10 @@ import {
   nextPrivateKeyKey,
   pemOf,
   privateKeyKey,
-  readSecret,
   rotationKey,
   rotationText,
   type SecretData,
+  type SecretState,
 } from "./secret-content.ts";
 
 /** Kubelets refresh mounted bundles within about two minutes: this is ample. */
@@ -57,16 +57,17 @@ export interface RotationSources {
 export interface RotationInput {
   readonly nowMs: number;
   readonly data: SecretData;
+  /** What `readSecret` makes of `data`. */
+  readonly state: SecretState;
   /** Somebody asks for the next CA. */
   readonly isRequested: boolean;
 }
 
 /** Undefined: it stays as it is, until `nextStepAtMs` at the least unless it is changed by others. */
 export async function nextContent(
-  { nowMs, data, isRequested }: RotationInput,
+  { nowMs, data, state, isRequested }: RotationInput,
   sources: RotationSources,
 ): Promise<NextContent | undefined> {
-  const state = await readSecret(data);
   if (state.kind === "broken") return undefined;
   if (state.kind === "empty") return await made(nowMs, data, sources);
   const { authority, bundle, rotation, next, drainKey } = state.identity;
@@ -110,8 +111,7 @@ export async function nextContent(
 }
 
 /** When time alone makes the next step. Undefined: never; what is due already is in the past. */
-export async function nextStepAtMs(data: SecretData): Promise<number | undefined> {
-  const state = await readSecret(data);
+export function nextStepAtMs(state: SecretState): number | undefined {
   if (state.kind !== "usable" || state.identity.rotation === undefined) return undefined;
   const { authority, rotation } = state.identity;
   const { announcedAtMs, switchedAtMs } = rotation;
