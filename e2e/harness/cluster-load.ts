@@ -15,7 +15,7 @@ import { onTestFinished } from "vitest";
 import type { ChannelReport, LoadPlan, LoadProgress, LoadReport } from "../fixtures/load/plan.ts";
 import { kubectl, kubectlJson } from "./kubectl.ts";
 import { fixtureManifest, leverImage } from "./lever-images.ts";
-import { waitReady } from "./service-pods.ts";
+import { allPodsOf, type ListedPod, waitReady } from "./service-pods.ts";
 import { until } from "./until.ts";
 
 /** How long the load runs before an event, and after it. */
@@ -106,26 +106,6 @@ export async function spread(namespace: string, count: number, timeoutMs = 30_00
   );
 }
 
-export interface TargetPod {
-  readonly metadata: { readonly name: string; readonly uid: string; readonly deletionTimestamp?: string };
-  readonly spec: { readonly nodeName: string };
-  readonly status: {
-    readonly podIP?: string;
-    readonly containerStatuses?: readonly {
-      readonly name: string;
-      readonly ready: boolean;
-      readonly restartCount: number;
-      readonly imageID: string;
-    }[];
-  };
-}
-
-/** Those that are being deleted too. */
-export async function podsOf(namespace: string, service: string): Promise<readonly TargetPod[]> {
-  const get = ["get", "pods", "--namespace", namespace, "--selector", `leveros.dev/service=${service}`];
-  return (await kubectlJson<{ items: TargetPod[] }>(get)).items;
-}
-
 /** For a second load in one namespace, and for one that has to be on a certain node. */
 export interface LoadPlace {
   /** Of the service; `load` unless set. */
@@ -154,7 +134,7 @@ export class ClusterLoad implements AsyncDisposable {
   readonly #pod: string;
   #report: Promise<LoadReport> | undefined;
 
-  private constructor(namespace: string, service: string, pod: TargetPod) {
+  private constructor(namespace: string, service: string, pod: ListedPod) {
     this.namespace = namespace;
     this.#service = service;
     this.node = pod.spec.nodeName;
@@ -173,8 +153,8 @@ export class ClusterLoad implements AsyncDisposable {
     const { name = "load", node } = place;
     await kubectl(["apply", "--namespace", namespace, "--filename=-"], { input: loadManifest(name, node) });
     await waitReady(namespace, name);
-    const [pod] = await podsOf(namespace, name);
-    const load = new ClusterLoad(namespace, name, pod as TargetPod);
+    const [pod] = await allPodsOf(namespace, name);
+    const load = new ClusterLoad(namespace, name, pod as ListedPod);
     const planned = { ...plan, ...change };
     await load.#call("start", [planned]);
     await until("all channels are open", async () => {

@@ -10,14 +10,13 @@ import {
   describeLoad,
   harm,
   type LoadEvent,
-  podsOf,
   roomsElsewhereAfter,
   type TargetOptions,
-  type TargetPod,
 } from "./cluster-load.ts";
 import { kubectlJson } from "./kubectl.ts";
 import { leverNamespace } from "./lever-install.ts";
 import { leader } from "./operator-pods.ts";
+import { allPodsOf, type ListedPod } from "./service-pods.ts";
 import { testNamespace } from "./test-namespace.ts";
 
 /**
@@ -32,9 +31,9 @@ export const beforeAnyLapseMs = lapse.earliestMs;
 export const gateShutMs = 14_450;
 
 /** A target pod on a node that has neither the load nor, unless asked for, the operator's leader. */
-export async function victimOf(namespace: string, load: ClusterLoad, withLeader = false): Promise<TargetPod> {
+export async function victimOf(namespace: string, load: ClusterLoad, withLeader = false): Promise<ListedPod> {
   const leaderNode = await nodeOf(leverNamespace, (await leader()).pod);
-  const pods = (await podsOf(namespace, "target")).filter(({ spec }) => spec.nodeName !== load.node);
+  const pods = (await allPodsOf(namespace, "target")).filter(({ spec }) => spec.nodeName !== load.node);
   const pod = pods.find(({ spec }) => (spec.nodeName === leaderNode) === withLeader);
   if (pod !== undefined) return pod;
   const places = pods.map(({ metadata, spec }) => `${metadata.name} on ${spec.nodeName}`).join(", ");
@@ -54,7 +53,7 @@ export interface Fault {
   /** On each side of it, ms. */
   readonly quietMs: number;
   /** Until there is nothing more to be done about it. */
-  inflict(victim: TargetPod, namespace: string): Promise<unknown>;
+  inflict(victim: ListedPod, namespace: string): Promise<unknown>;
 }
 
 export interface Aftermath {

@@ -1,17 +1,14 @@
 /** The operator's replicas in a cluster, and which one leads. */
 
-import { readdirSync, readFileSync } from "node:fs";
-import type { TargetPod } from "./cluster-load.ts";
-import { kubectlJson } from "./kubectl.ts";
+import { kubectl, kubectlJson } from "./kubectl.ts";
 import { leverNamespace } from "./lever-install.ts";
+import { type ListedPod, listPods } from "./service-pods.ts";
 import { until } from "./until.ts";
 
 export const operatorDeployment = "lever-operator";
 
-export async function operatorPods(): Promise<readonly TargetPod[]> {
-  const selector = "app.kubernetes.io/name=lever,app.kubernetes.io/component=operator";
-  const get = ["get", "pods", "--namespace", leverNamespace, "--selector", selector];
-  return (await kubectlJson<{ items: TargetPod[] }>(get)).items;
+export function operatorPods(): Promise<readonly ListedPod[]> {
+  return listPods(leverNamespace, "app.kubernetes.io/name=lever,app.kubernetes.io/component=operator");
 }
 
 interface Lease {
@@ -32,23 +29,15 @@ export async function leader(other?: string): Promise<{ readonly name: string; r
   );
 }
 
-/**
- * Kills the first process of a pod's container without grace, as the kernel does when memory is short. Only on a cluster
- * whose nodes are this machine.
- */
-export function killProcessOf(pod: string): void {
-  const pids = readdirSync("/proc").filter((entry) => {
-    if (!/^\d+$/.test(entry)) return false;
-    try {
-      const env = readFileSync(`/proc/${entry}/environ`, "latin1").split("\0");
-      return env.includes(`HOSTNAME=${pod}`) && readFileSync(`/proc/${entry}/cmdline`, "latin1").includes("/main.js");
-    } catch {
-      // It has ended meanwhile.
-      return false;
-    }
-  });
-  if (pids.length !== 1) throw new Error(`${pods(pids)} of ${pod}, expected one`);
-  process.kill(Number(pids[0]), "SIGKILL");
+/** As many as that. Resolves when they are available, and no others are left; gives how many were wanted before. */
+export async function scaleOperator(replicas: number): Promise<number> {
+  const deployment = [`deployment/${operatorDeployment}`, "--namespace", leverNamespace];
+  const get = ["get", ...deployment, "--ignore-not-found", "--output=jsonpath={.spec.replicas}"];
+  // 0 also where none is installed.
+  const before = Number(await kubectl(get));
+  if (before === replicas) return before;
+  await kubectl(["scale", ...deployment, `--replicas=${replicas}`]);
+  await kubectl(["rollout", "status", ...deployment, "--timeout=60s"]);
+  await until("no other operators are left", async () => (await operatorPods()).length === replicas, 60_000);
+  return before;
 }
-
-const pods = (pids: readonly string[]) => (pids.length === 0 ? "no process" : `processes ${pids.join(", ")}`);

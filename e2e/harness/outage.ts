@@ -6,11 +6,11 @@
 
 import type { CommandResult } from "../cluster/command.ts";
 import type { LoadReport } from "../fixtures/load/plan.ts";
-import { ClusterLoad, deployTarget, podsOf, type TargetPod, targetManifest } from "./cluster-load.ts";
+import { ClusterLoad, deployTarget, targetManifest } from "./cluster-load.ts";
 import { kubectl, kubectlJson, kubectlResult } from "./kubectl.ts";
 import { leverNamespace } from "./lever-install.ts";
 import { hasOwnNodes } from "./pod-processes.ts";
-import { waitReady } from "./service-pods.ts";
+import { allPodsOf, type ListedPod, waitReady } from "./service-pods.ts";
 import { testNamespace } from "./test-namespace.ts";
 
 export const outageMs = Number(process.env["LEVER_OUTAGE_SECONDS"] ?? 120) * 1000;
@@ -47,8 +47,8 @@ export async function firstCall(
   service: string,
   timeoutMs: number,
 ): Promise<CommandResult> {
-  const [pod] = await podsOf(namespace, "load");
-  const exec = ["exec", "--namespace", namespace, (pod as TargetPod).metadata.name, "--container=app", "--"];
+  const [pod] = await allPodsOf(namespace, "load");
+  const exec = ["exec", "--namespace", namespace, (pod as ListedPod).metadata.name, "--container=app", "--"];
   return kubectlResult([...exec, "node", "/app/call.js", `/${service}/where`, "[]", String(timeoutMs)]);
 }
 
@@ -86,12 +86,12 @@ export function failuresOf({ calls: { failed } }: LoadReport): { readonly plain:
 export type Requests = ReadonlyMap<string, number>;
 
 /** The whole page. Where the nodes are this machine the API server is not needed for it. */
-export async function metricsOf({ metadata, status }: TargetPod): Promise<string> {
+export async function metricsOf({ metadata, status }: ListedPod): Promise<string> {
   if (hasOwnNodes) return (await fetch(`http://${status.podIP}:3838/metrics`)).text();
   return kubectl(["get", "--raw", `/api/v1/namespaces/${leverNamespace}/pods/${metadata.name}:3838/proxy/metrics`]);
 }
 
-export async function requestsOf(pods: readonly TargetPod[]): Promise<Requests> {
+export async function requestsOf(pods: readonly ListedPod[]): Promise<Requests> {
   const counts = new Map<string, number>();
   for (const pod of pods) {
     const line = /^lever_operator_kube_requests_total\{verb="(\w+)",resource="(\w+)",code="(\d+)"\} (\d+)$/gm;

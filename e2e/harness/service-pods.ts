@@ -5,9 +5,15 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { kubectl, kubectlJson } from "./kubectl.ts";
 
-export interface ServicePod {
-  readonly metadata: { readonly name: string; readonly uid: string };
+/** A pod in whatever state. */
+export interface ListedPod {
+  readonly metadata: { readonly name: string; readonly uid: string; readonly deletionTimestamp?: string };
   readonly spec: { readonly nodeName: string };
+  readonly status: { readonly podIP?: string; readonly containerStatuses?: readonly ContainerStatus[] };
+}
+
+/** One that runs. */
+export interface ServicePod extends ListedPod {
   readonly status: {
     readonly podIP: string;
     readonly containerStatuses: readonly ContainerStatus[];
@@ -24,17 +30,18 @@ interface ContainerStatus {
 
 /** Those of the service that are not being deleted. */
 export async function podsOf(namespace: string, service: string): Promise<ServicePod[]> {
-  type Listed = ServicePod & { readonly metadata: { readonly deletionTimestamp?: string } };
-  const selector = `leveros.dev/service=${service}`;
-  const { items } = await kubectlJson<{ items: Listed[] }>([
-    "get",
-    "pods",
-    "--namespace",
-    namespace,
-    "--selector",
-    selector,
-  ]);
-  return items.filter((pod) => pod.metadata.deletionTimestamp === undefined);
+  const pods = await allPodsOf(namespace, service);
+  return pods.filter((pod): pod is ServicePod => pod.metadata.deletionTimestamp === undefined);
+}
+
+/** Those that are being deleted too. */
+export function allPodsOf(namespace: string, service: string): Promise<readonly ListedPod[]> {
+  return listPods(namespace, `leveros.dev/service=${service}`);
+}
+
+export async function listPods(namespace: string, selector: string): Promise<readonly ListedPod[]> {
+  const get = ["get", "pods", "--namespace", namespace, "--selector", selector];
+  return (await kubectlJson<{ items: ListedPod[] }>(get)).items;
 }
 
 export async function waitReady(namespace: string, service: string, timeoutSeconds = 90): Promise<void> {

@@ -2,11 +2,11 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { beforeAll, expect, test as testAnywhere } from "vitest";
-import { podsOf, type TargetPod } from "../harness/cluster-load.ts";
 import { lapse, noUntruths, underFault, untruths } from "../harness/fault.ts";
 import { kubectl } from "../harness/kubectl.ts";
 import { installLever } from "../harness/lever-install.ts";
 import { hasOwnNodes, processesOf } from "../harness/pod-processes.ts";
+import { allPodsOf, type ListedPod } from "../harness/service-pods.ts";
 
 const hangMs = 30_000;
 
@@ -63,9 +63,9 @@ testAnywhere("an app is busy with one thing", async () => {
 });
 
 /** Keeps the victim busy; its call fails when the lease is over. */
-async function hog({ metadata }: TargetPod, namespace: string): Promise<void> {
-  const [load] = await podsOf(namespace, "load");
-  const exec = ["exec", "--namespace", namespace, (load as TargetPod).metadata.name, "--container=app", "--"];
+async function hog({ metadata }: ListedPod, namespace: string): Promise<void> {
+  const [load] = await allPodsOf(namespace, "load");
+  const exec = ["exec", "--namespace", namespace, (load as ListedPod).metadata.name, "--container=app", "--"];
   for (let n = 0; ; n++) {
     const room = `hog-${n}`;
     const at = JSON.parse(await kubectl([...exec, "node", "/app/call.js", `/target/${room}/say`])) as {

@@ -9,7 +9,7 @@ import {
   invalidManifests,
 } from "../../operator/api/invalid-manifests.fixture.ts";
 import { ApiServer, kubectl, kubectlJson, kubectlResult } from "../harness/kubectl.ts";
-import { leverNamespace } from "../harness/lever-install.ts";
+import { scaleOperator } from "../harness/operator-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 
@@ -42,23 +42,6 @@ afterAll(async () => {
   if (!crdsBefore.includes("leveros.dev")) await kubectl(["delete", ...files, "--ignore-not-found"]);
   await scaleOperator(operatorsBefore);
 });
-
-/** How many there were; 0 also where none is installed. Resolves when there are as many, and ready. */
-async function scaleOperator(replicas: number): Promise<number> {
-  const deployment = ["deployment/lever-operator", "--namespace", leverNamespace];
-  const before = Number(
-    await kubectl(["get", ...deployment, "--ignore-not-found", "--output=jsonpath={.spec.replicas}"]),
-  );
-  if (before === replicas) return before;
-  await kubectl(["scale", ...deployment, `--replicas=${replicas}`]);
-  await kubectl(["rollout", "status", ...deployment, "--timeout=60s"]);
-  const pods = ["pods", "--namespace", leverNamespace, "--selector=app.kubernetes.io/component=operator"];
-  await until("the operators that are not wanted are gone", async () => {
-    const names = (await kubectl(["get", ...pods, "--output=name"])).trim().split("\n").filter(Boolean);
-    return names.length === replicas;
-  });
-  return before;
-}
 
 const inNamespace = (...args: string[]) => kubectl([...args, "--namespace", namespace]);
 

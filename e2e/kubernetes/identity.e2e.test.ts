@@ -5,14 +5,13 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { TargetPod } from "../harness/cluster-load.ts";
 import { ImpostorAuthority, type Knock, knock, type Validity } from "../harness/impostor.ts";
 import { kubectl, kubectlJson } from "../harness/kubectl.ts";
 import { exampleManifest, fixtureManifest } from "../harness/lever-images.ts";
 import { installLever, leverNamespace } from "../harness/lever-install.ts";
 import { operatorPods } from "../harness/operator-pods.ts";
 import { hasOwnNodes } from "../harness/pod-processes.ts";
-import { callFrom, podsOf, type ServicePod, waitReady } from "../harness/service-pods.ts";
+import { callFrom, type ListedPod, podsOf, type ServicePod, waitReady } from "../harness/service-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 
@@ -197,7 +196,7 @@ const doors: Readonly<Record<"agent" | "operator", () => Promise<Door>>> = {
     return { namespace, pod: metadata.name, host: status.podIP, container: "lever-agent" };
   },
   operator: async () => {
-    const [{ metadata, status }] = (await operatorPods()) as [TargetPod];
+    const [{ metadata, status }] = (await operatorPods()) as [ListedPod];
     return { namespace: leverNamespace, pod: metadata.name, host: status.podIP as string, container: "operator" };
   },
 };

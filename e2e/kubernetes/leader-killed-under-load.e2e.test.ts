@@ -13,7 +13,8 @@ import {
 import { kubectl } from "../harness/kubectl.ts";
 import { hasBuiltImages } from "../harness/lever-images.ts";
 import { installLever, leverNamespace } from "../harness/lever-install.ts";
-import { killProcessOf, leader, operatorDeployment } from "../harness/operator-pods.ts";
+import { leader, operatorDeployment } from "../harness/operator-pods.ts";
+import { killProcessOf } from "../harness/pod-processes.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 

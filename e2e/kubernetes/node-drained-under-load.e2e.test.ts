@@ -9,14 +9,13 @@ import {
   failedCalls,
   harm,
   noHarm,
-  podsOf,
   spread,
   type TargetOptions,
   withoutBarrier,
 } from "../harness/cluster-load.ts";
 import { kubectl } from "../harness/kubectl.ts";
 import { installLever } from "../harness/lever-install.ts";
-import { waitReady } from "../harness/service-pods.ts";
+import { allPodsOf, waitReady } from "../harness/service-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 
 beforeAll(() => installLever());
@@ -25,7 +24,7 @@ async function drained(options: TargetOptions, quietMs: number) {
   const namespace = await testNamespace("drained");
   await deployTarget(namespace, options);
   await using load = await ClusterLoad.start(namespace);
-  const pods = await podsOf(namespace, "target");
+  const pods = await allPodsOf(namespace, "target");
   const node = pods.map(({ spec }) => spec.nodeName).find((name) => name !== load.node) as string;
   const evicted = pods.filter(({ spec }) => spec.nodeName === node).map(({ metadata }) => metadata.name);
   try {
@@ -38,7 +37,7 @@ async function drained(options: TargetOptions, quietMs: number) {
       },
       quietMs,
     );
-    const left = (await podsOf(namespace, "target")).map(({ metadata }) => metadata.name);
+    const left = (await allPodsOf(namespace, "target")).map(({ metadata }) => metadata.name);
     expect(left.filter((name) => evicted.includes(name))).toEqual([]);
     return { report: await load.stop(), events: [drain] };
   } finally {

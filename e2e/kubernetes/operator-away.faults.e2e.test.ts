@@ -7,9 +7,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { beforeAll, expect, test } from "vitest";
 import { describeLoad } from "../harness/cluster-load.ts";
 import { gateShutMs, lapse, untruths } from "../harness/fault.ts";
-import { kubectl } from "../harness/kubectl.ts";
-import { installLever, leverNamespace } from "../harness/lever-install.ts";
-import { operatorDeployment, operatorPods } from "../harness/operator-pods.ts";
+import { installLever } from "../harness/lever-install.ts";
+import { operatorPods, scaleOperator } from "../harness/operator-pods.ts";
 import {
   failuresOf,
   firstCall,
@@ -23,27 +22,22 @@ import {
   takenUpMs,
   totalOf,
 } from "../harness/outage.ts";
-import { until } from "../harness/until.ts";
 
-const inOperators = ["--namespace", leverNamespace];
 const quietMs = 15_000;
 
 beforeAll(() => installLever());
 
 test("all replicas of the operator are away", { timeout: 480_000 }, async () => {
   const loads = await startLoads("no-operator");
-  const replicas = (await operatorPods()).length;
   await sleep(quietMs);
   const at = Date.now();
-  await kubectl(["scale", `deployment/${operatorDeployment}`, "--replicas=0", ...inOperators]);
-  await until("no operator is left", async () => (await operatorPods()).length === 0, 60_000);
+  const replicas = await scaleOperator(0);
   const goneAt = Date.now();
   const control = await firstCall(loads, "target-fail", 5000);
   console.log(`no operator, the control: the first call to a service says ${control.stderr.trim()}`);
   await sleep(outageMs);
   const backAt = Date.now();
-  await kubectl(["scale", `deployment/${operatorDeployment}`, `--replicas=${replicas}`, ...inOperators]);
-  await kubectl(["rollout", "status", `deployment/${operatorDeployment}`, "--timeout=60s", ...inOperators]);
+  await scaleOperator(replicas);
   const readyAt = Date.now();
   await sleep(lapse.latestMs + quietMs);
   const { max, from } = await requestsMax(replicas);

@@ -1,11 +1,12 @@
 /** The operator is restarted, and upgraded, under load: nobody's calls notice, and nobody's pods are restarted. */
 
 import { beforeAll, expect, test } from "vitest";
-import { ClusterLoad, deployTarget, describeLoad, harm, noHarm, podsOf } from "../harness/cluster-load.ts";
+import { ClusterLoad, deployTarget, describeLoad, harm, noHarm } from "../harness/cluster-load.ts";
 import { kubectl } from "../harness/kubectl.ts";
 import { hasBuiltImages, imageIds, leverImage, leverVersion, nextTag } from "../harness/lever-images.ts";
 import { installLever, leverNamespace } from "../harness/lever-install.ts";
 import { leader, operatorDeployment, operatorPods } from "../harness/operator-pods.ts";
+import { allPodsOf } from "../harness/service-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 
 const rollout = (verb: string, ...args: string[]) =>
@@ -17,7 +18,7 @@ test("rollout restart, and helm upgrade", async () => {
   const namespace = await testNamespace("restarted");
   await deployTarget(namespace);
   await using load = await ClusterLoad.start(namespace);
-  const targets = await podsOf(namespace, "target");
+  const targets = await allPodsOf(namespace, "target");
   const first = await leader();
   const restart = await load.during("rollout restart", async () => {
     await rollout("restart");
@@ -36,6 +37,6 @@ test("rollout restart, and helm upgrade", async () => {
     const ids = (await operatorPods()).map(({ status }) => status.containerStatuses?.[0]?.imageID);
     expect(new Set(ids)).toEqual(new Set([imageIds[leverImage("operator", nextTag)]]));
   }
-  const after = await podsOf(namespace, "target");
+  const after = await allPodsOf(namespace, "target");
   expect(after.map(({ metadata }) => metadata.uid).sort()).toEqual(targets.map(({ metadata }) => metadata.uid).sort());
 });

@@ -1,10 +1,10 @@
 /** Processes of a pod are killed under load: the app, app and agent together, and the agent alone. */
 
 import { beforeAll, expect, test as testAnywhere } from "vitest";
-import type { TargetPod } from "../harness/cluster-load.ts";
 import { beforeAnyLapseMs, holdersAfter, lapse, noUntruths, underFault, untruths } from "../harness/fault.ts";
 import { installLever } from "../harness/lever-install.ts";
 import { hasOwnNodes, type PodProcesses, processesOf } from "../harness/pod-processes.ts";
+import type { ListedPod } from "../harness/service-pods.ts";
 
 const test = testAnywhere.runIf(hasOwnNodes);
 
@@ -12,7 +12,7 @@ beforeAll(() => installLever());
 
 const killed =
   (which: readonly (keyof PodProcesses)[]) =>
-  async ({ metadata }: TargetPod) => {
+  async ({ metadata }: ListedPod) => {
     const processes = processesOf(metadata.name);
     for (const each of which) process.kill(processes[each], "SIGKILL");
   };

@@ -9,10 +9,10 @@ import {
   failedCalls,
   harm,
   noHarm,
-  podsOf,
 } from "../harness/cluster-load.ts";
 import { hasBuiltImages, imageIds, leverImage, leverVersion, nextTag } from "../harness/lever-images.ts";
 import { installLever } from "../harness/lever-install.ts";
+import { allPodsOf } from "../harness/service-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 
@@ -28,11 +28,11 @@ async function rolledOut(quietMs: number) {
     "rollout",
     async () => {
       await deployTarget(namespace, { image: nextImage, revision: "2" });
-      await until("the old pods are gone", async () => (await podsOf(namespace, "target")).length === 3, 60_000);
+      await until("the old pods are gone", async () => (await allPodsOf(namespace, "target")).length === 3, 60_000);
     },
     quietMs,
   );
-  const ids = (await podsOf(namespace, "target")).map(({ status }) => status.containerStatuses?.[0]?.imageID);
+  const ids = (await allPodsOf(namespace, "target")).map(({ status }) => status.containerStatuses?.[0]?.imageID);
   if (hasBuiltImages) expect(new Set(ids)).toEqual(new Set([imageIds[nextImage]]));
   return { report: await load.stop(), events: [rollout] };
 }

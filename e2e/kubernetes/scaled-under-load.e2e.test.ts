@@ -10,13 +10,13 @@ import {
   harm,
   type LoadEvent,
   noHarm,
-  podsOf,
   spread,
   type TargetOptions,
   withoutBarrier,
 } from "../harness/cluster-load.ts";
 import { kubectl } from "../harness/kubectl.ts";
 import { installLever } from "../harness/lever-install.ts";
+import { allPodsOf } from "../harness/service-pods.ts";
 import { testNamespace } from "../harness/test-namespace.ts";
 import { until } from "../harness/until.ts";
 
@@ -25,7 +25,7 @@ beforeAll(() => installLever());
 async function scaleTo(namespace: string, replicas: number): Promise<void> {
   await kubectl(["scale", "lsvc/target", `--replicas=${replicas}`, "--namespace", namespace]);
   await spread(namespace, replicas, 60_000);
-  await until("no other pods are left", async () => (await podsOf(namespace, "target")).length === replicas, 60_000);
+  await until("no other pods are left", async () => (await allPodsOf(namespace, "target")).length === replicas, 60_000);
 }
 
 async function scaled(options: TargetOptions, steps: readonly number[], quietMs: number) {
