@@ -5,7 +5,7 @@ import { type AuthorityPem, makeAuthority } from "./authority.ts";
 import { certificatesIn, foreignAuthority } from "./identity.fixture.ts";
 import { authorityLifeMs, certificateLifeMs, hourMs } from "./lifetimes.ts";
 import { announceMs, nextContent, nextStepAtMs, type RotationStep, renewMs, retireMs } from "./rotation.ts";
-import { readSecret, rotationText, type SecretData } from "./secret-content.ts";
+import { readSecret, type SecretData } from "./secret-content.ts";
 
 const t0 = Date.parse("2030-01-01T00:00:00Z");
 const sources = { authority: makeAuthority, drainKey: () => "made-drain-key-0123456789" };
@@ -60,11 +60,38 @@ describe("the step that comes next", () => {
     ],
     ["of a key that is missing", () => ({ ...fresh, "tls.key": "" }), t0 + authorityLifeMs, true, undefined],
     ["of a CA that is missing", () => ({ ...fresh, "tls.crt": "" }), t0 + authorityLifeMs, true, undefined],
-    ["of all missing but the rotation", () => ({ "rotation.json": rotationText({}) }), t0, true, undefined],
+    [
+      "of all missing but the rotation",
+      () => ({ "rotation.json": fresh["rotation.json"] as string }),
+      t0,
+      true,
+      undefined,
+    ],
     ["of text in place of a certificate", () => ({ ...fresh, "ca.crt": "x" }), t0, true, undefined],
     ["of another's key", () => ({ ...fresh, "tls.key": other.key }), t0, true, undefined],
     ["of a rotation that is no JSON", () => ({ ...fresh, "rotation.json": "{" }), t0, true, undefined],
-    ["of a rotation with no time", () => ({ ...waiting, "rotation.json": '{"announcedAt":1}' }), t0, true, undefined],
+    [
+      "of a rotation with no time",
+      () => ({ ...waiting, "rotation.json": (waiting["rotation.json"] as string).replace(/"20[^"]*"/, "1") }),
+      t0 + announceMs,
+      true,
+      undefined,
+    ],
+    ["of somebody else's CA over a new one", () => ({ ...fresh, ...foreign() }), t0 + authorityLifeMs, true, undefined],
+    [
+      "of somebody else's CA over one announced",
+      () => ({ ...waiting, ...foreign() }),
+      t0 + announceMs,
+      true,
+      undefined,
+    ],
+    [
+      "of somebody else's CA over one that has switched",
+      () => ({ ...switched, ...foreign() }),
+      t0 + announceMs + retireMs,
+      true,
+      undefined,
+    ],
     ["of a next CA that is not there", () => ({ ...waiting, "next.crt": "" }), t0 + announceMs, true, undefined],
     ["of a short drain key", () => ({ ...fresh, "drain-key": "short" }), t0 + announceMs, true, undefined],
   ];

@@ -84,7 +84,7 @@ export async function nextContent(
       ...rest,
       [certificateKey]: certificate as string,
       [privateKeyKey]: key as string,
-      [rotationKey]: rotationText({ switchedAtMs: nowMs }),
+      [rotationKey]: rotationText({ switchedAtMs: nowMs }, certificate as string),
     };
     return { step: "signs", data: content, isRequestDone: false };
   }
@@ -92,7 +92,11 @@ export async function nextContent(
   if (switchedAtMs !== undefined) {
     if (nowMs < switchedAtMs + retireMs) return undefined;
     const own = bundle.filter(({ raw }) => raw.equals(Buffer.from(authority.certificate.rawData)));
-    const content = { ...data, [bundleKey]: pemOf(own), [rotationKey]: rotationText({}) };
+    const content = {
+      ...data,
+      [bundleKey]: pemOf(own),
+      [rotationKey]: rotationText({}, data[certificateKey] as string),
+    };
     return { step: "retired", data: content, isRequestDone: false };
   }
   if (!isRequested && nowMs < authority.notAfterMs - renewMs) return undefined;
@@ -104,7 +108,7 @@ export async function nextContent(
       [bundleKey]: pemOf(bundle) + announced.certificate,
       [nextCertificateKey]: announced.certificate,
       [nextPrivateKeyKey]: announced.key,
-      [rotationKey]: rotationText({ announcedAtMs: nowMs }),
+      [rotationKey]: rotationText({ announcedAtMs: nowMs }, data[certificateKey] as string),
     },
     isRequestDone: isRequested,
   };
@@ -127,15 +131,16 @@ function switchAtMs(announcedAtMs: number, notAfterMs: number): number {
 
 async function made(nowMs: number, data: SecretData, sources: RotationSources): Promise<NextContent> {
   const { certificate, key } = await sources.authority(nowMs);
+  const { [nextCertificateKey]: _, [nextPrivateKeyKey]: __, ...rest } = data;
   return {
     step: "made",
     data: {
-      ...data,
+      ...rest,
       [certificateKey]: certificate,
       [privateKeyKey]: key,
       [bundleKey]: certificate,
       [drainKeyKey]: data[drainKeyKey]?.trim() || sources.drainKey(),
-      [rotationKey]: rotationText({}),
+      [rotationKey]: rotationText({}, certificate),
     },
     isRequestDone: true,
   };

@@ -2,9 +2,10 @@
  * What is in the Secret of the operator's identity, and what it is worth.
  *
  * `tls.crt`, `tls.key`: the CA that signs. `ca.crt`: all CAs that are trusted. `drain-key`: the secret that the paths of
- * drain hooks are made from. Of a CA that Lever has made itself there is `rotation.json` too, and while the next one is
- * waiting `next.crt` and `next.key`. A CA without `rotation.json` is somebody else's, cert-manager's say: it is used as it
- * is, and never written. What cannot be used is told, and never written over either.
+ * drain hooks are made from. Of a CA that Lever has made itself there is `rotation.json` too, which names it by its
+ * fingerprint, and while the next one is waiting `next.crt` and `next.key`. A CA that `rotation.json` does not name is
+ * somebody else's, cert-manager's say, whatever was left of one before it: it is used as it is, and never written. What
+ * cannot be used is told, and never written over either.
  */
 
 import type { X509Certificate } from "node:crypto";
@@ -50,6 +51,7 @@ export interface SecretIdentity {
   readonly drainKey: string | undefined;
   /** Undefined: the CA is somebody else's. */
   readonly rotation: Rotation | undefined;
+  /** Of the rotation. */
   readonly next: Authority | undefined;
 }
 
@@ -71,24 +73,19 @@ export async function readSecret(data: SecretData): Promise<SecretState> {
     if (key === undefined) throw broken(privateKeyKey, "is missing");
     const roots = bundle === undefined ? rootOf(certificate) : certificatesOf(bundleKey, bundle);
     const authority = await readAuthority({ certificate, key }, roots);
-    const rotation = rotationOf(textOf(data, rotationKey));
+    const rotation = rotationOf(textOf(data, rotationKey), fingerprintOf(certificate));
     const drainKey = textOf(data, drainKeyKey);
     if (drainKey !== undefined && drainKey.length < drainKeyCharsMin) {
       throw broken(drainKeyKey, `has ${drainKey.length} characters, expected ${drainKeyCharsMin} or more`);
     }
-    const next = hasNext ? await nextOf(data, roots) : undefined;
+    const next = hasNext && rotation !== undefined ? await nextOf(data, roots) : undefined;
     if (rotation !== undefined && (rotation.announcedAtMs !== undefined) !== (next !== undefined)) {
       throw broken(rotationKey, next === undefined ? "tells of a next CA that is not there" : "tells of no next CA");
     }
-    const identity = {
-      authority,
-      bundle: roots,
-      bundlePem: pemOf(roots),
-      drainKey,
-      rotation,
-      next: rotation === undefined ? undefined : next,
+    return {
+      kind: "usable",
+      identity: { authority, bundle: roots, bundlePem: pemOf(roots), drainKey, rotation, next },
     };
-    return { kind: "usable", identity };
   } catch (error) {
     return { kind: "broken", error: error as LeverError };
   }
@@ -98,9 +95,20 @@ export function pemOf(certificates: readonly X509Certificate[]): string {
   return certificates.map((certificate) => certificate.toString()).join("");
 }
 
-export function rotationText({ announcedAtMs, switchedAtMs }: Rotation): string {
+/** `certificate`: PEM of the CA that signs. */
+export function rotationText({ announcedAtMs, switchedAtMs }: Rotation, certificate: string): string {
   const at = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
-  return JSON.stringify({ madeBy: "lever-operator", announcedAt: at(announcedAtMs), switchedAt: at(switchedAtMs) });
+  return JSON.stringify({
+    madeBy: "lever-operator",
+    ca: fingerprintOf(certificate),
+    announcedAt: at(announcedAtMs),
+    switchedAt: at(switchedAtMs),
+  });
+}
+
+/** SHA-256 of the first certificate. */
+function fingerprintOf(certificate: string): string {
+  return (certificatesOf(certificateKey, certificate)[0] as X509Certificate).fingerprint256;
 }
 
 /** What a chart has left empty is not there. */
@@ -114,14 +122,16 @@ async function nextOf(data: SecretData, roots: readonly X509Certificate[]): Prom
   return await readAuthority({ certificate, key }, roots, { certificate: nextCertificateKey, key: nextPrivateKeyKey });
 }
 
-function rotationOf(text: string | undefined): Rotation | undefined {
+/** Undefined: there is none, or it is of another CA than the one of this fingerprint. */
+function rotationOf(text: string | undefined, fingerprint: string): Rotation | undefined {
   if (text === undefined) return undefined;
-  let found: { readonly announcedAt?: unknown; readonly switchedAt?: unknown };
+  let found: { readonly ca?: unknown; readonly announcedAt?: unknown; readonly switchedAt?: unknown };
   try {
     found = JSON.parse(text) as typeof found;
   } catch (cause) {
     throw broken(rotationKey, "is not JSON", cause);
   }
+  if (found?.ca !== fingerprint) return undefined;
   const at = (name: "announcedAt" | "switchedAt") => {
     const value = found?.[name];
     if (value === undefined) return undefined;
