@@ -2,7 +2,7 @@
  * A certificate authority: how one is made, how one is read from PEM, and what it signs.
  *
  * An authority that was read can sign: its key is that of its certificate, which may sign certificates, and its chain
- * leads to the bundle. Keys may be P-256, P-384 or RSA (cert-manager makes any of them); what Lever makes is P-256.
+ * leads to a root in the bundle (peers trust nothing less). Keys may be P-256, P-384 or RSA (cert-manager makes any of them); what Lever makes is P-256.
  *
  * Source: RFC 5280; the SPIFFE X.509-SVID standard.
  */
@@ -41,6 +41,8 @@ export interface Authority {
   readonly chain: string;
   readonly key: webcrypto.CryptoKey;
   readonly algorithm: { readonly name: string; readonly hash: string };
+  readonly notBeforeMs: number;
+  /** When it ends, or one above it does: then nobody trusts what it has signed. */
   readonly notAfterMs: number;
 }
 
@@ -103,14 +105,8 @@ export async function readAuthority(
     throw broken(fields.key, "has no private key in PEM", cause);
   }
   if (!own.checkPrivateKey(privateKey)) throw broken(fields.key, `is not the key of ${fields.certificate}`);
-  for (const [index, link] of chain.entries()) {
-    const isTrusted = bundle.some((root) => root.fingerprint256 === link.fingerprint256 || isSignedBy(link, root));
-    if (isTrusted) break;
-    const next = chain[index + 1];
-    if (next === undefined || !isSignedBy(link, next)) {
-      throw broken("ca.crt", `does not have the CA that has signed ${subject(link)} of ${fields.certificate}`);
-    }
-  }
+  const notAfterMs = trustedUntilMs(own, chain, bundle);
+  if (notAfterMs === undefined) throw broken("ca.crt", whatIsMissing(own, [...chain, ...bundle], fields.certificate));
   const { import: importAs, sign } = algorithmOf(fields.key, privateKey);
   return {
     certificate: new X509Certificate(own.raw),
@@ -126,8 +122,55 @@ export async function readAuthority(
       ["sign"],
     ),
     algorithm: sign,
-    notAfterMs: own.validToDate.getTime(),
+    notBeforeMs: own.validFromDate.getTime(),
+    notAfterMs,
   };
+}
+
+/** When the first one on the way from `own` to a root of the bundle ends, by the way that lasts longest; undefined: there is none. */
+function trustedUntilMs(
+  own: NodeCertificate,
+  chain: readonly NodeCertificate[],
+  bundle: readonly NodeCertificate[],
+): number | undefined {
+  const until = new Map<NodeCertificate, number>();
+  const queue: NodeCertificate[] = [];
+  const reached = (certificate: NodeCertificate, signerUntilMs: number) => {
+    const ms = Math.min(certificate.validToDate.getTime(), signerUntilMs);
+    if ((until.get(certificate) ?? Number.NEGATIVE_INFINITY) >= ms) return;
+    until.set(certificate, ms);
+    queue.push(certificate);
+  };
+  const known = [...chain, ...bundle];
+  for (const root of bundle) {
+    if (!isSignedBy(root, root)) continue;
+    for (const same of known) if (same.raw.equals(root.raw)) reached(same, Number.POSITIVE_INFINITY);
+  }
+  for (let signer = queue.pop(); signer !== undefined; signer = queue.pop()) {
+    const signerUntilMs = until.get(signer) as number;
+    for (const certificate of known) {
+      if (certificate !== signer && isSignedBy(certificate, signer)) reached(certificate, signerUntilMs);
+    }
+  }
+  return until.get(own);
+}
+
+/** Of the bundle, when it does not have the root that `own` leads to. */
+function whatIsMissing(own: NodeCertificate, known: readonly NodeCertificate[], field: string): string {
+  let top = own;
+  const below = new Set<NodeCertificate>();
+  for (let signer: NodeCertificate | undefined = own; signer !== undefined; ) {
+    top = signer;
+    below.add(top);
+    signer = known.find((other) => !below.has(other) && isSignedBy(top, other));
+  }
+  if (isSignedBy(top, top))
+    return `does not have ${subject(top)}, the root that ${field} leads to: add its certificate`;
+  const above = JSON.stringify(top.issuer.replaceAll("\n", ", ").slice(0, 200));
+  return (
+    `does not have the CA that has signed ${subject(top)}, which is ${above}: add its certificate, and those above it ` +
+    "up to the self-signed root; an intermediate CA alone is trusted by nobody"
+  );
 }
 
 export interface CertificateOrder {

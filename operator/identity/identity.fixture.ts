@@ -40,6 +40,8 @@ export interface ForeignOptions {
   readonly signer?: AuthorityPem;
   readonly isCa?: boolean;
   readonly usages?: number;
+  /** Of the algorithm P-256: with the same key. */
+  readonly keysOf?: AuthorityPem;
 }
 
 /** A CA as another tool makes it; with `signer` an intermediate one. */
@@ -51,9 +53,16 @@ export async function foreignAuthority({
   signer,
   isCa = true,
   usages = KeyUsageFlags.keyCertSign,
+  keysOf,
 }: ForeignOptions): Promise<AuthorityPem> {
   const algorithms = algorithm === "RSA" ? rsa : ecdsa(algorithm);
-  const keys = (await webcrypto.subtle.generateKey(algorithms, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+  const keys =
+    keysOf === undefined
+      ? ((await webcrypto.subtle.generateKey(algorithms, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair)
+      : {
+          publicKey: await new X509Certificate(keysOf.certificate).publicKey.export(),
+          privateKey: await webcrypto.subtle.importKey("pkcs8", derOf(keysOf.key), algorithms, true, ["sign"]),
+        };
   const extensions: Extension[] = [
     new BasicConstraintsExtension(isCa, undefined, true),
     new KeyUsagesExtension(usages, true),

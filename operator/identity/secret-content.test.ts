@@ -30,7 +30,18 @@ describe("what can be used", () => {
       "an intermediate with its root behind it",
       () => of({ ...middle, certificate: middle.certificate + root.certificate }),
     ],
-    ["an intermediate that is itself trusted", () => of(middle, middle.certificate)],
+    ["an intermediate, in the bundle too, under its root", () => of(middle, middle.certificate + root.certificate)],
+    [
+      "one two below its root, the one between in the bundle",
+      async () => of(await foreignAuthority({ nowMs, signer: middle }), root.certificate + middle.certificate),
+    ],
+    [
+      "one two below its root, the one between behind it",
+      async () => {
+        const lowest = await foreignAuthority({ nowMs, signer: middle });
+        return of({ ...lowest, certificate: lowest.certificate + middle.certificate }, root.certificate);
+      },
+    ],
     ["P-384", async () => of(await foreignAuthority({ nowMs, algorithm: "P-384" }))],
     ["RSA", async () => of(await foreignAuthority({ nowMs, algorithm: "RSA" }))],
     ["one that has ended: what it means is for those who sign", async () => of(await foreignAuthority({ nowMs: 0 }))],
@@ -45,6 +56,21 @@ describe("what can be used", () => {
   ])("%s", async (_, data) => {
     expect(await readSecret(await data())).toMatchObject({ kind: "usable" });
   });
+});
+
+test("an authority ends when one above it does, by the way that lasts longest", async () => {
+  const dayMs = 86_400_000;
+  const ends = async (data: SecretData) => {
+    const state = await readSecret(data);
+    return state.kind === "usable" && Math.round((state.identity.authority.notAfterMs - nowMs) / dayMs);
+  };
+  const short = await foreignAuthority({ nowMs, name: "root", days: 10 });
+  expect(await ends(of(root, root.certificate))).toBe(90);
+  expect(await ends(of(await foreignAuthority({ nowMs, signer: short, days: 30 }), short.certificate))).toBe(10);
+  // A root that was renewed with the key that it had.
+  const renewed = await foreignAuthority({ nowMs, name: "root", days: 60, keysOf: short });
+  const below = of(await foreignAuthority({ nowMs, signer: short, days: 30 }), short.certificate + renewed.certificate);
+  expect(await ends(below)).toBe(30);
 });
 
 describe("what cannot be used, and why", () => {
@@ -79,6 +105,16 @@ describe("what cannot be used, and why", () => {
       "an intermediate under another root",
       async () => of(middle, (await foreignAuthority({ nowMs, name: "root" })).certificate),
       /^ca\.crt does not have the CA that has signed/,
+    ],
+    [
+      "an intermediate alone in the bundle",
+      () => of(middle, middle.certificate),
+      /^ca\.crt does not have the CA that has signed "CN=middle", which is "CN=root": add its certificate/,
+    ],
+    [
+      "a root behind an intermediate, and none in the bundle",
+      () => of({ ...middle, certificate: middle.certificate + root.certificate }, middle.certificate),
+      /^ca\.crt does not have "CN=root", the root that tls\.crt leads to: add its certificate/,
     ],
     ["too many certificates", () => of(root, root.certificate.repeat(33)), /^ca\.crt has over 32 certificates/],
     ["a short drain key", () => ({ ...of(root), "drain-key": "short" }), /^drain-key has 5 characters, expected 16/],
