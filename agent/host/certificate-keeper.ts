@@ -4,6 +4,7 @@
  *
  * Invariants: the private key is made here, anew for each certificate, and never leaves the process; what is there is
  * used until there is something better, whatever fails; a failed try is repeated with back-off for as long as it takes.
+ * Whether a certificate is valid goes by the wall clock, which may be set; pauses go by the monotonic one.
  */
 
 import { X509Certificate as Certificate, generateKeyPairSync } from "node:crypto";
@@ -51,24 +52,35 @@ export interface CertificateKeeperOptions {
   readonly random?: Random;
   /** Since 1970. */
   readonly wallMs?: () => number;
+  /** Monotonic, ms. */
+  readonly now?: () => number;
   /** How often files are looked at, 5 s unless set. */
   readonly lookMs?: number | undefined;
+}
+
+interface Issued {
+  readonly answer: CertificateAnswer;
+  readonly notBeforeMs: number;
+  readonly key: string;
 }
 
 export class CertificateKeeper implements CredentialSource {
   readonly #options: CertificateKeeperOptions;
   readonly #wallMs: () => number;
+  readonly #now: () => number;
   readonly #random: Random;
   readonly #subscribers = new Set<(credentials: Credentials) => void>();
   readonly #runtime: CallerRuntime;
   #current: Credentials | undefined;
-  #issued: { readonly answer: CertificateAnswer; readonly key: string } | undefined;
+  #issued: Issued | undefined;
   /** What the file has, or had when it could last be read. */
   #fileBundle: string | undefined;
   /** The operator's word on whom to trust, until the file says something new. */
   #answeredBundle: string | undefined;
+  /** By the wall clock. */
   #renewAtMs = 0;
   #failures = 0;
+  /** By the monotonic clock. */
   #nextTryAtMs = 0;
   #problem = "not asked for yet";
   #told = "";
@@ -78,6 +90,7 @@ export class CertificateKeeper implements CredentialSource {
   constructor(options: CertificateKeeperOptions) {
     this.#options = options;
     this.#wallMs = options.wallMs ?? Date.now;
+    this.#now = options.now ?? (() => performance.now());
     this.#random = options.random ?? Math.random;
     const clock = runtimeClock(globalThis);
     const budget = new AssemblyBudget(1024 * 1024);
@@ -90,9 +103,9 @@ export class CertificateKeeper implements CredentialSource {
 
   /** Why this end cannot prove who it is, for people; undefined if it can. */
   whyNotReady(): string | undefined {
-    if (this.#current === undefined) return `no certificate yet: ${this.#problem}`;
-    if (this.#current.notAfterMs > this.#wallMs()) return undefined;
-    return `the certificate ended at ${new Date(this.#current.notAfterMs).toISOString()}: ${this.#problem}`;
+    if (this.#issued === undefined || this.#current === undefined) return `no certificate yet: ${this.#problem}`;
+    const invalid = this.#whyInvalid(this.#issued);
+    return invalid && `${invalid}: ${this.#problem}`;
   }
 
   subscribe(onChange: (credentials: Credentials) => void): () => void {
@@ -130,19 +143,33 @@ export class CertificateKeeper implements CredentialSource {
   async #tick(): Promise<void> {
     try {
       await this.#readBundle();
-      if (this.#fileBundle !== undefined && this.#wallMs() >= this.#dueAtMs) await this.#renew(this.#fileBundle);
+      if (this.#fileBundle !== undefined && this.#dueInMs <= 0) await this.#renew(this.#fileBundle);
     } catch (error) {
       this.#failed(error);
     }
     if (this.#isClosed) return;
     const { lookMs = lookMsDefault } = this.#options;
     // No timer until the renewal itself: it would be late when the machine has slept.
-    const waitMs = Math.min(Math.max(this.#dueAtMs - this.#wallMs(), 1), lookMs);
+    const waitMs = Math.min(Math.max(this.#dueInMs, 1), lookMs);
     this.#timer = setTimeout(() => void this.#tick(), waitMs);
   }
 
-  get #dueAtMs(): number {
-    return Math.max(this.#nextTryAtMs, this.#issued === undefined ? 0 : this.#renewAtMs);
+  /** Until a certificate is to be asked for, by the clocks as they are; 0 or less: now. */
+  get #dueInMs(): number {
+    const pauseMs = this.#nextTryAtMs - this.#now();
+    const wallMs = this.#wallMs();
+    // One that begins later was made by a clock that has been set back since.
+    if (this.#issued === undefined || wallMs < this.#issued.notBeforeMs) return pauseMs;
+    return Math.max(pauseMs, this.#renewAtMs - wallMs);
+  }
+
+  /** By this machine's clock; undefined: it is valid. */
+  #whyInvalid({ answer: { notAfterMs }, notBeforeMs }: Issued): string | undefined {
+    const wallMs = this.#wallMs();
+    if (wallMs < notBeforeMs)
+      return `the certificate begins at ${timeText(notBeforeMs)}, and here it is ${timeText(wallMs)}`;
+    if (wallMs >= notAfterMs) return `the certificate ended at ${timeText(notAfterMs)}`;
+    return undefined;
   }
 
   #failed(error: unknown): void {
@@ -151,7 +178,7 @@ export class CertificateKeeper implements CredentialSource {
     this.#problem = message;
     this.#failures++;
     const ceilingMs = Math.min(backoffMaxMs, backoffMinMs * 2 ** Math.min(this.#failures - 1, 20));
-    this.#nextTryAtMs = this.#wallMs() + ceilingMs * (0.5 + this.#random() / 2);
+    this.#nextTryAtMs = this.#now() + ceilingMs * (0.5 + this.#random() / 2);
     if (this.#told === message) return;
     this.#told = message;
     this.#options.onLog?.("warn", `no certificate from the operator: ${message}`);
@@ -216,14 +243,20 @@ export class CertificateKeeper implements CredentialSource {
     checkBundle(answer.bundle);
     const nowMs = this.#wallMs();
     const isFirst = this.#issued === undefined;
-    this.#issued = { answer, key: keys.privateKey.export({ type: "pkcs8", format: "pem" }).toString() };
+    const notBeforeMs = certificate.validFromDate.getTime();
+    this.#issued = { answer, notBeforeMs, key: keys.privateKey.export({ type: "pkcs8", format: "pem" }).toString() };
     this.#answeredBundle = answer.bundle;
     this.#renewAtMs = nowMs + (answer.notAfterMs - nowMs) * (renewAt + renewJitter * (2 * this.#random() - 1));
+    this.#publish();
+    // One that is not valid here is asked for anew, and not at once.
+    if (this.#whyInvalid(this.#issued) !== undefined) {
+      throw new LeverError("INVALID_IDENTITY", "the clocks of this node and of the operator's differ: set them");
+    }
     this.#failures = 0;
     this.#nextTryAtMs = 0;
     this.#told = "";
-    this.#publish();
-    const ends = new Date(answer.notAfterMs).toISOString();
+    this.#problem = "the next one is asked for";
+    const ends = timeText(answer.notAfterMs);
     onLog?.("info", `${isFirst ? "has its certificate" : "has renewed its certificate"}, which ends at ${ends}`);
   }
 
@@ -236,6 +269,10 @@ export class CertificateKeeper implements CredentialSource {
     this.#current = credentials;
     for (const onChange of [...this.#subscribers]) onChange(credentials);
   }
+}
+
+function timeText(ms: number): string {
+  return new Date(ms).toISOString();
 }
 
 /** Each certificate once. */

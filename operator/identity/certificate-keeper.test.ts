@@ -30,6 +30,9 @@ class Rig {
   /** What was asked for, by token. */
   readonly asked: string[] = [];
   nowMs = Date.now();
+  /** How far the operator's clock is ahead of the agent's. */
+  aheadMs = 0;
+  monotonicMs = 0;
   fault: LeverError | undefined;
   authority: AuthorityPem = { certificate: "", key: "" };
   keeper!: CertificateKeeper;
@@ -56,6 +59,7 @@ class Rig {
       },
       onLog: (level, text) => this.logs.push(`${level} ${text}`),
       wallMs: () => this.nowMs,
+      now: () => this.monotonicMs,
       random: () => 0.5,
       lookMs: 20,
     });
@@ -69,7 +73,11 @@ class Rig {
     const parsed = new Pkcs10CertificateRequest(Buffer.from(request, "base64"));
     const authority = await readAuthority(this.authority, [new Certificate(this.authority.certificate)]);
     const publicKey = (await parsed.publicKey.export()) as webcrypto.CryptoKey;
-    const issued = await issue(authority, { publicKey, id: "spiffe://leveros.dev/operator/x", nowMs: this.nowMs });
+    const issued = await issue(authority, {
+      publicKey,
+      id: "spiffe://leveros.dev/operator/x",
+      nowMs: this.nowMs + this.aheadMs,
+    });
     return { certificate: issued.chain, bundle: this.authority.certificate, notAfterMs: issued.notAfterMs };
   }
 
@@ -96,10 +104,10 @@ afterEach(() => {
 test("waits for what the kubelet mounts, says what is missing, and asks then", async () => {
   rig.keeper.start();
   await eventually(() => expect(rig.keeper.whyNotReady()).toMatch(/^no certificate yet: the trust bundle .*ENOENT/));
-  rig.nowMs += hourMs;
+  rig.monotonicMs += hourMs;
   writeFileSync(rig.trustFile, rig.authority.certificate);
   await eventually(() => expect(rig.keeper.whyNotReady()).toMatch(/^no certificate yet: the token .*ENOENT/));
-  rig.nowMs += hourMs;
+  rig.monotonicMs += hourMs;
   rig.mount();
   await eventually(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
   expect(rig.asked).toEqual(["token-1"]);
@@ -138,7 +146,58 @@ test("goes on with what it has while the operator refuses, and says so once it h
   await eventually(() => expect(rig.keeper.whyNotReady()).toMatch(/^the certificate ended at \S+: made up/));
   expect(rig.logs.filter((text) => text.includes("made up"))).toHaveLength(1);
   rig.fault = undefined;
-  rig.nowMs += hourMs;
+  rig.monotonicMs += hourMs;
+  await eventually(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
+});
+
+test("a clock that is set back prolongs no pause", async () => {
+  rig.fault = new LeverError("IDENTITY_UNAVAILABLE", "made up", { effect: "none" });
+  rig.mount();
+  rig.nowMs += 2 * hourMs;
+  rig.keeper.start();
+  await eventually(() => expect(rig.asked).toHaveLength(1));
+  rig.nowMs -= 2 * hourMs;
+  rig.fault = undefined;
+  rig.monotonicMs += 30_000;
+  await eventually(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
+});
+
+test("a certificate that has not begun, for a clock was set back, is no certificate: another one is asked for", async () => {
+  rig.mount();
+  rig.nowMs += 2 * hourMs;
+  rig.keeper.start();
+  await rig.keeper.whenCurrent(5000);
+  const first = rig.used;
+  rig.fault = new LeverError("IDENTITY_UNAVAILABLE", "made up", { effect: "none" });
+  rig.nowMs -= 2 * hourMs;
+  await eventually(() =>
+    expect(rig.keeper.whyNotReady()).toMatch(/^the certificate begins at \S+, and here it is \S+: made up/),
+  );
+  expect(rig.used).toBe(first);
+  rig.fault = undefined;
+  rig.monotonicMs += 30_000;
+  await eventually(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
+  expect(rig.used).not.toBe(first);
+});
+
+test("one that is not valid by the own clock as it comes is asked for anew with pauses, and told", async () => {
+  rig.mount();
+  rig.aheadMs = hourMs;
+  rig.keeper.start();
+  await eventually(() =>
+    expect(rig.keeper.whyNotReady()).toMatch(/^the certificate begins at .*: the clocks of this node/),
+  );
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(rig.asked).toHaveLength(1);
+  rig.aheadMs = -2 * dayMs;
+  rig.monotonicMs += 30_000;
+  await eventually(() =>
+    expect(rig.keeper.whyNotReady()).toMatch(/^the certificate ended at .*: the clocks of this node/),
+  );
+  expect(rig.asked).toHaveLength(2);
+  expect(rig.logs.filter((text) => text.includes("the clocks of this node"))).toHaveLength(1);
+  rig.aheadMs = 0;
+  rig.monotonicMs += 30_000;
   await eventually(() => expect(rig.keeper.whyNotReady()).toBeUndefined());
 });
 
