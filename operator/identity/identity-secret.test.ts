@@ -4,7 +4,7 @@ import { ApiServer } from "../kube/api-server.fixture.ts";
 import { KubeClient } from "../kube/kube-client.ts";
 import { certificatesIn, eventually, foreignAuthority } from "./identity.fixture.ts";
 import { IdentitySecret, type SecretObject, secrets } from "./identity-secret.ts";
-import { authorityLifeMs } from "./lifetimes.ts";
+import { authorityLifeMs, hourMs } from "./lifetimes.ts";
 import { announceMs } from "./rotation.ts";
 import { secretData } from "./secret-content.ts";
 
@@ -76,6 +76,64 @@ test("an empty Secret is filled once, however many replicas find it", async () =
   }
   expect(world.logs.filter((text) => text.includes("has a new CA"))).toHaveLength(1);
   expect(world.data["drain-key"]?.length).toBeGreaterThanOrEqual(16);
+});
+
+test("one that is emptied gets back what it had, and all anew when that is asked for", async () => {
+  const world = new World();
+  world.put();
+  const [leader, other] = [world.replica(), world.replica()];
+  await Promise.all([leader.whenUsable(), other.whenUsable()]);
+  leader.leads(true);
+  world.put(undefined, { "leveros.dev/rotate": "now" });
+  await eventually(() => expect(certificatesIn(other.identity?.bundle)).toHaveLength(2));
+  const { data } = world;
+  world.put({}, {});
+  await eventually(() => expect(world.data).toEqual(data));
+  expect(world.logs.filter((text) => /^warn .*was emptied.*leveros\.dev\/replace-ca=now/.test(text))).toHaveLength(1);
+  leader.leads(false);
+  world.put(undefined, { "leveros.dev/replace-ca": "now", kept: "yes" });
+  await eventually(() => expect(certificatesIn(leader.identity?.bundle)).toHaveLength(1));
+  expect(world.object()?.metadata.annotations).toEqual({ kept: "yes" });
+  expect(world.data["tls.crt"]).not.toBe(data["tls.crt"]);
+  expect(world.data["drain-key"]).not.toBe(data["drain-key"]);
+  await eventually(() => expect(other.identity?.bundle).toBe(leader.identity?.bundle));
+  expect(world.logs.filter((text) => text.includes("has a new CA"))).toHaveLength(2);
+});
+
+test("cert-manager's CA, written over what was in the middle of a rotation, is left to it", async () => {
+  const world = new World();
+  world.put();
+  const replica = world.replica();
+  await replica.whenUsable();
+  replica.leads(true);
+  world.put(undefined, { "leveros.dev/rotate": "now" });
+  await eventually(() => expect(certificatesIn(world.data["ca.crt"])).toHaveLength(2));
+  const root = await foreignAuthority({ nowMs: world.nowMs, name: "root" });
+  const own = await foreignAuthority({ nowMs: world.nowMs, name: "intermediate", signer: root });
+  const data = { "tls.crt": own.certificate, "tls.key": own.key, "ca.crt": root.certificate };
+  world.put({ ...world.data, ...data });
+  await eventually(() => expect(replica.identity?.bundle.trim()).toBe(root.certificate.trim()));
+  const { writes } = world;
+  world.nowMs += 2 * announceMs;
+  world.put(undefined, { "leveros.dev/rotate": "again" });
+  await eventually(() => expect(replica.reflector.get(namespace, name)?.metadata.annotations).toBeDefined());
+  replica.leads(true);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect([world.writes, world.data]).toMatchObject([writes, data]);
+});
+
+test("a CA that has ended, or has not begun, is told; what is signed by it nobody trusts", async () => {
+  const world = new World();
+  world.put();
+  const replica = world.replica();
+  await replica.whenUsable();
+  expect(replica.whyNotReady()).toBeUndefined();
+  world.nowMs -= hourMs;
+  expect(replica.whyNotReady()).toMatch(
+    /lever-system\/lever-identity begins at 2029-12-31T23:55:00.000Z, and here it is/,
+  );
+  world.nowMs += hourMs + authorityLifeMs;
+  expect(replica.whyNotReady()).toMatch(/lever-system\/lever-identity ended at 2031-01-01T00:00:00.000Z$/);
 });
 
 test("only the leader goes on with the rotation; all sign by the next CA then", async () => {

@@ -3,7 +3,9 @@
  *
  * Every replica watches it and signs by it. Whoever finds it empty fills it; the leader alone goes on with its rotation.
  * Both write onto the very version that they have read: of two that fill it at once one has a conflict, and takes what the
- * other has made. What cannot be used is told (log, readiness, metric), and what was usable before stays in use.
+ * other has made. What cannot be used is told (log, readiness, metric), and what was usable before stays in use; a Secret
+ * that was emptied, as `helm upgrade --force` does, gets it back. What somebody asks to be replaced any replica replaces:
+ * without a usable CA nobody leads.
  */
 
 import { randomBytes } from "node:crypto";
@@ -16,7 +18,7 @@ import { type WorkDone, WorkQueue, type WorkResult } from "../kube/work-queue.ts
 import { type Authority, makeAuthority } from "./authority.ts";
 import { hourMs } from "./lifetimes.ts";
 import { nextContent, nextStepAtMs, type RotationStep } from "./rotation.ts";
-import { readSecret, rotateAnnotation, secretData } from "./secret-content.ts";
+import { readSecret, replaceAnnotation, rotateAnnotation, type SecretData, secretData } from "./secret-content.ts";
 
 export const secrets = resourceKind("", "v1", "Secret", "secrets");
 export const identitySecretDefault = "lever-identity";
@@ -49,6 +51,9 @@ export interface IdentitySecretOptions {
 
 const steps: Readonly<Record<RotationStep, string>> = {
   made: "has a new CA, made by this replica",
+  restored:
+    "was emptied, and has again what this replica knew of it; to have a new CA, annotate it with " +
+    `${replaceAnnotation}=now`,
   announced: "has the next CA, which is trusted from now on and will sign in about a day",
   signs: "the next CA signs; the one before stays trusted for about a day",
   retired: "the CA before the present one is not trusted any more",
@@ -62,6 +67,8 @@ export class IdentitySecret {
   readonly #options: IdentitySecretOptions;
   readonly #queue: WorkQueue;
   #identity: Identity | undefined;
+  /** What was in it when it was last usable. */
+  #held: SecretData | undefined;
   #problem = "not read yet";
   #isBroken = false;
   #isLeader = false;
@@ -101,11 +108,20 @@ export class IdentitySecret {
     return this.#isBroken;
   }
 
-  /** Why there is no identity, for people; undefined if there is. */
+  /** Why nobody trusts what this replica signs, for people; undefined if that is trusted. */
   whyNotReady(): string | undefined {
-    if (this.#identity !== undefined) return undefined;
-    const { namespace, name } = this.#options;
-    return `no identity: the Secret ${namespace}/${name} ${this.#problem}`;
+    const { namespace, name, wallMs } = this.#options;
+    if (this.#identity === undefined) return `no identity: the Secret ${namespace}/${name} ${this.#problem}`;
+    const { notBeforeMs, notAfterMs } = this.#identity.authority;
+    const nowMs = wallMs();
+    if (nowMs >= notAfterMs) {
+      const now = this.#isBroken ? `, and what is there now ${this.#problem}` : "";
+      return `the CA of the Secret ${namespace}/${name} ended at ${timeText(notAfterMs)}${now}`;
+    }
+    if (nowMs < notBeforeMs) {
+      return `the CA of the Secret ${namespace}/${name} begins at ${timeText(notBeforeMs)}, and here it is ${timeText(nowMs)}`;
+    }
+    return undefined;
   }
 
   start(): void {
@@ -146,8 +162,14 @@ export class IdentitySecret {
       return;
     }
     const data = secretData(object.data);
+    const {
+      [rotateAnnotation]: rotate,
+      [replaceAnnotation]: replace,
+      ...annotations
+    } = object.metadata.annotations ?? {};
+    const request = replace !== undefined ? "replace" : rotate !== undefined ? "rotate" : undefined;
     const state = await readSecret(data);
-    if (state.kind === "broken") {
+    if (state.kind === "broken" && request !== "replace") {
       this.#setProblem(`cannot be used, and is left as it is: ${state.error.rawMessage}`);
       return;
     }
@@ -157,20 +179,19 @@ export class IdentitySecret {
       const { authority, bundlePem: bundle, drainKey } = state.identity;
       if (this.#readVersion !== object.metadata.resourceVersion) {
         this.#readVersion = object.metadata.resourceVersion;
+        this.#held = data;
         this.#setIdentity({ authority, bundle, drainKey });
       }
-      if (!this.#isLeader) return;
+      if (!this.#isLeader && request !== "replace") return;
     }
     const nowMs = wallMs();
-    const isRequested = object.metadata.annotations?.[rotateAnnotation] !== undefined;
     const sources = { authority: makeAuthority, drainKey: newDrainKey };
-    const next = await nextContent({ nowMs, data, state, isRequested }, sources);
+    const next = await nextContent({ nowMs, data, state, request, held: this.#held }, sources);
     if (next === undefined) {
       const atMs = nextStepAtMs(state);
       // A timer is not longer than that.
       return atMs === undefined ? undefined : { requeueAfterMs: Math.min(Math.max(atMs - nowMs, 1000), hourMs) };
     }
-    const { [rotateAnnotation]: _, ...annotations } = object.metadata.annotations ?? {};
     const { metadata } = object;
     try {
       await client.replace<SecretObject>(secrets, {
@@ -180,7 +201,7 @@ export class IdentitySecret {
           Object.entries(next.data).map(([field, text]) => [field, Buffer.from(text).toString("base64")]),
         ),
       });
-      onLog("info", `the Secret ${namespace}/${name}: ${steps[next.step]}`);
+      onLog(next.step === "restored" ? "warn" : "info", `the Secret ${namespace}/${name}: ${steps[next.step]}`);
     } catch (error) {
       // Another replica was first; what it has written comes by the watch.
       if (!KubeError.is(error) || !error.isConflict) throw error;
@@ -208,6 +229,10 @@ export class IdentitySecret {
     this.#problem = `could not be written: ${messageOf(error)}`;
     onLog("warn", `writing the Secret ${namespace}/${name} (failed ${failures} in a row): ${messageOf(error)}`);
   }
+}
+
+function timeText(ms: number): string {
+  return new Date(ms).toISOString();
 }
 
 function newDrainKey(): string {

@@ -9,7 +9,7 @@ export function addIssuerMetrics(registry: Registry, { secret, issuer }: Operato
   const registers = [registry];
   new Gauge({
     name: "lever_operator_authority_remaining_seconds",
-    help: "Until the CA that signs ends; below 0: it has ended, or there is none yet.",
+    help: "Until the CA that signs ends, or one above it; below 0: it has ended, or there is none yet.",
     registers,
     collect() {
       const { identity } = secret;

@@ -1,6 +1,9 @@
 /**
  * All of one replica's identity: the Secret, its own certificate, which it signs itself, the certificates that it issues,
  * and, while it leads, the bundle in the namespaces.
+ *
+ * A replica whose certificate is not valid is not ready: nobody can connect to it as it is, so that by not being ready it
+ * loses none, an upgrade does not go on, and whoever looks sees it. Sessions that are open go on, and it may lead.
  */
 
 import { generateKeyPairSync, webcrypto } from "node:crypto";
@@ -18,11 +21,15 @@ import type { Reflector } from "../kube/reflector.ts";
 import { issue } from "./authority.ts";
 import { CertificateIssuer } from "./certificate-issuer.ts";
 import { type Identity, IdentitySecret } from "./identity-secret.ts";
-import { hourMs } from "./lifetimes.ts";
+import { clockSkewMs, dayMs } from "./lifetimes.ts";
 import { TrustMaps } from "./trust-maps.ts";
 
 /** Of its life, when the own certificate is made anew. */
 const renewAt = 2 / 3;
+const lookMsDefault = 60_000;
+/** What is left of a CA when that is told, and how often it is. */
+const endsSoonMs = dayMs;
+const endToldMs = 3_600_000;
 
 export interface OperatorIdentityOptions {
   readonly client: KubeClient;
@@ -39,6 +46,8 @@ export interface OperatorIdentityOptions {
   readonly gatewayServiceAccount: string;
   /** Whom tokens have to be for. */
   readonly audience: string;
+  /** How often it is looked whether an own certificate is due, a minute unless set. */
+  readonly lookMs?: number;
   readonly onLog: (level: "info" | "warn", text: string) => void;
 }
 
@@ -46,6 +55,12 @@ export interface OperatorIdentityOptions {
 export interface ObservedObjects {
   readonly pods: Pick<Reflector<Pod & KubeObject>, "get">;
   readonly services: Pick<Reflector<KubeObject>, "get" | "subscribe">;
+}
+
+interface OwnCredentials extends Credentials {
+  readonly authority: Identity["authority"];
+  readonly notBeforeMs: number;
+  readonly renewAtMs: number;
 }
 
 export class OperatorIdentity implements CredentialSource {
@@ -57,7 +72,10 @@ export class OperatorIdentity implements CredentialSource {
   readonly reflectors: { readonly secrets: IdentitySecret["reflector"]; readonly configmaps: TrustMaps["reflector"] };
   readonly #options: OperatorIdentityOptions;
   readonly #subscribers = new Set<(credentials: Credentials) => void>();
-  #current: (Credentials & { readonly authority: Identity["authority"]; readonly renewAtMs: number }) | undefined;
+  #current: OwnCredentials | undefined;
+  /** Why there is no own certificate, or no new one. */
+  #problem = "not made yet";
+  #endToldAtMs = Number.NEGATIVE_INFINITY;
   #timer: unknown;
   #isLeader = false;
   #isClosed = false;
@@ -114,8 +132,15 @@ export class OperatorIdentity implements CredentialSource {
     return () => this.#subscribers.delete(onChange);
   }
 
+  /** Why nobody can connect to this replica, for people; undefined if they can. Asked at any time. */
   whyNotReady(): string | undefined {
-    return this.secret.whyNotReady();
+    const found = this.secret.whyNotReady();
+    if (found !== undefined) return found;
+    const current = this.#current;
+    if (current === undefined) return `no certificate of its own: ${this.#problem}`;
+    const nowMs = this.#options.wallMs();
+    if (nowMs >= current.notBeforeMs && nowMs < current.notAfterMs) return undefined;
+    return `its own certificate is not valid, and the next one is ${this.#problem}`;
   }
 
   /** Begins to read the Secret, and to keep an own certificate. */
@@ -147,17 +172,42 @@ export class OperatorIdentity implements CredentialSource {
 
   #changed(): void {
     this.trustMaps.changed();
+    this.#endToldAtMs = Number.NEGATIVE_INFINITY;
+    this.#tellEnd();
     this.#making = this.#making.then(() => this.#make());
   }
 
   #lookLater(): void {
-    const { clock, wallMs } = this.#options;
+    const { clock, lookMs = lookMsDefault } = this.#options;
     this.#timer = clock.setTimer(() => {
-      if (this.#current !== undefined && wallMs() >= this.#current.renewAtMs) {
-        this.#making = this.#making.then(() => this.#make());
-      }
+      const { identity } = this.secret;
+      if (identity !== undefined && this.#isDue(identity)) this.#making = this.#making.then(() => this.#make());
+      this.#tellEnd();
       this.#lookLater();
-    }, hourMs / 4);
+    }, lookMs);
+  }
+
+  /** An authority that has ended signs nothing that is worth more than what there is. */
+  #isDue({ authority }: Identity): boolean {
+    const current = this.#current;
+    if (current === undefined || current.authority !== authority) return true;
+    const nowMs = this.#options.wallMs();
+    // One that begins later was made by a clock that has been set back since.
+    return nowMs < authority.notAfterMs && (nowMs >= current.renewAtMs || nowMs < current.notBeforeMs);
+  }
+
+  /** Lever's own CA is replaced long before that: it is somebody else's, or nobody leads. */
+  #tellEnd(): void {
+    const { clock, wallMs, namespace, secretName, onLog } = this.#options;
+    const endsMs = this.secret.identity?.authority.notAfterMs ?? Number.POSITIVE_INFINITY;
+    const leftMs = endsMs - wallMs();
+    if (leftMs >= endsSoonMs || clock.now() - this.#endToldAtMs < endToldMs) return;
+    this.#endToldAtMs = clock.now();
+    onLog(
+      "warn",
+      `the CA of the Secret ${namespace}/${secretName} ${leftMs > 0 ? "ends" : "ended"} at ${new Date(endsMs).toISOString()}, ` +
+        "and with it each certificate: then nobody can connect. A CA from elsewhere, such as cert-manager's, is for its maker to renew",
+    );
   }
 
   /** Signs an own certificate if that is due, and tells of it and of the bundle. */
@@ -169,7 +219,7 @@ export class OperatorIdentity implements CredentialSource {
     try {
       const nowMs = wallMs();
       const current = this.#current;
-      if (current === undefined || current.authority !== authority || nowMs >= current.renewAtMs) {
+      if (current === undefined || this.#isDue(identity)) {
         const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
         const spki = publicKey.export({ type: "spki", format: "der" });
         const p256 = { name: "ECDSA", namedCurve: "P-256" };
@@ -182,6 +232,7 @@ export class OperatorIdentity implements CredentialSource {
           certificate: chain,
           key: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
           bundle,
+          notBeforeMs: nowMs - clockSkewMs,
           notAfterMs,
           authority,
           renewAtMs: nowMs + (notAfterMs - nowMs) * renewAt,
@@ -192,7 +243,8 @@ export class OperatorIdentity implements CredentialSource {
       for (const onChange of [...this.#subscribers]) onChange(this.#current);
       for (const resolve of this.#onCurrent.splice(0)) resolve(true);
     } catch (error) {
-      onLog("warn", `the operator's own certificate: ${error instanceof Error ? error.message : String(error)}`);
+      this.#problem = `not made: ${error instanceof Error ? error.message : String(error)}`;
+      onLog("warn", `the operator's own certificate is ${this.#problem}`);
     }
   }
 }

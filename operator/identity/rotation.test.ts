@@ -10,7 +10,7 @@ import { readSecret, type SecretData } from "./secret-content.ts";
 const t0 = Date.parse("2030-01-01T00:00:00Z");
 const sources = { authority: makeAuthority, drainKey: () => "made-drain-key-0123456789" };
 const next = async (nowMs: number, data: SecretData, isRequested = false) =>
-  nextContent({ nowMs, data, state: await readSecret(data), isRequested }, sources);
+  nextContent({ nowMs, data, state: await readSecret(data), request: isRequested ? "rotate" : undefined }, sources);
 
 let fresh: SecretData;
 let waiting: SecretData;
@@ -110,6 +110,31 @@ describe("the step that comes next", () => {
       if (found !== undefined) expect(found.data[key]).toBe(content[key]);
     }
   });
+});
+
+test("what was emptied has again what it had, a rotation under way included", async () => {
+  for (const held of [fresh, waiting, switched, { "tls.crt": other.certificate, "tls.key": other.key }]) {
+    const data = { "tls.crt": "", kept: "yes" };
+    const input = { nowMs: t0 + announceMs, data, state: await readSecret(data), held };
+    expect(await nextContent(input, sources)).toEqual({
+      step: "restored",
+      data: { kept: "yes", ...held },
+      isRequestDone: false,
+    });
+  }
+});
+
+test("who asks for it gets all anew at once, whatever is there", async () => {
+  const foreign = { "tls.crt": other.certificate, "tls.key": other.key };
+  for (const data of [{}, fresh, waiting, switched, foreign, { "tls.crt": "nonsense" }]) {
+    const input = { nowMs: t0, data, state: await readSecret(data), held: fresh, request: "replace" as const };
+    const found = await nextContent(input, sources);
+    expect(found).toMatchObject({ step: "made", isRequestDone: true });
+    expect(Object.keys(found?.data ?? {}).sort()).toEqual(Object.keys(fresh).sort());
+    expect(certificatesIn(found?.data["ca.crt"])).toEqual(certificatesIn(found?.data["tls.crt"]));
+    expect(certificatesIn(data["tls.crt"])).not.toEqual(certificatesIn(found?.data["tls.crt"]));
+    expect(await readSecret(found?.data ?? {})).toMatchObject({ kind: "usable", identity: { rotation: {} } });
+  }
 });
 
 test("all through a rotation: whoever signs was trusted long before, and is trusted long after", async () => {

@@ -7,7 +7,8 @@
  * `retireMs` no certificate of the one before is valid, and that one is **retired**. So at no time does anybody meet a
  * certificate whose CA it does not know.
  *
- * Nothing here is written over that cannot be read or is somebody else's; of that only a missing `drain-key` is added.
+ * Nothing here is written over that cannot be read or is somebody else's, of that only a missing `drain-key` is added,
+ * unless somebody asks for all to be replaced. A Secret that was emptied while its content is held is filled with that.
  */
 
 import type { AuthorityPem } from "./authority.ts";
@@ -36,6 +37,8 @@ export const renewMs = authorityLifeMs / 3;
 export type RotationStep =
   /** There was none, or the one there was has ended. */
   | "made"
+  /** It was emptied, and has again what it had. */
+  | "restored"
   | "announced"
   | "signs"
   | "retired"
@@ -45,7 +48,7 @@ export type RotationStep =
 export interface NextContent {
   readonly step: RotationStep;
   readonly data: SecretData;
-  /** What was asked for by the annotation has begun: it is to be taken off. */
+  /** What was asked for by an annotation has begun: it is to be taken off. */
   readonly isRequestDone: boolean;
 }
 
@@ -59,17 +62,24 @@ export interface RotationInput {
   readonly data: SecretData;
   /** What `readSecret` makes of `data`. */
   readonly state: SecretState;
-  /** Somebody asks for the next CA. */
-  readonly isRequested: boolean;
+  /** What somebody asks for: the next CA, by rotation, or a new one at once in the place of whatever is there. */
+  readonly request?: "rotate" | "replace" | undefined;
+  /** What was in it when it was last usable. */
+  readonly held?: SecretData | undefined;
 }
 
 /** Undefined: it stays as it is, until `nextStepAtMs` at the least unless it is changed by others. */
 export async function nextContent(
-  { nowMs, data, state, isRequested }: RotationInput,
+  { nowMs, data, state, request, held }: RotationInput,
   sources: RotationSources,
 ): Promise<NextContent | undefined> {
+  // Nothing of what was there is kept: who has seen one key has seen them all.
+  if (request === "replace") return await made(nowMs, {}, sources);
   if (state.kind === "broken") return undefined;
-  if (state.kind === "empty") return await made(nowMs, data, sources);
+  if (state.kind === "empty") {
+    if (held === undefined) return await made(nowMs, data, sources);
+    return { step: "restored", data: { ...data, ...held }, isRequestDone: false };
+  }
   const { authority, bundle, rotation, next, drainKey } = state.identity;
   if (drainKey === undefined) {
     const content = { ...data, [drainKeyKey]: sources.drainKey() };
@@ -99,7 +109,7 @@ export async function nextContent(
     };
     return { step: "retired", data: content, isRequestDone: false };
   }
-  if (!isRequested && nowMs < authority.notAfterMs - renewMs) return undefined;
+  if (request !== "rotate" && nowMs < authority.notAfterMs - renewMs) return undefined;
   const announced = await sources.authority(nowMs);
   return {
     step: "announced",
@@ -110,7 +120,7 @@ export async function nextContent(
       [nextPrivateKeyKey]: announced.key,
       [rotationKey]: rotationText({ announcedAtMs: nowMs }, data[certificateKey] as string),
     },
-    isRequestDone: isRequested,
+    isRequestDone: request === "rotate",
   };
 }
 

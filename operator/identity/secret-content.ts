@@ -22,6 +22,8 @@ export const nextPrivateKeyKey = "next.key";
 export const rotationKey = "rotation.json";
 /** On the Secret, with the value `now`: make the next CA. */
 export const rotateAnnotation = "leveros.dev/rotate";
+/** On the Secret, with the value `now`: make all that is in it anew, at once. */
+export const replaceAnnotation = "leveros.dev/replace-ca";
 
 const drainKeyCharsMin = 16;
 

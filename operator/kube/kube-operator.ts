@@ -326,7 +326,8 @@ export class KubeOperator {
     if (this.#isClosed) return "stopping";
     const missing = Object.entries(this.reflectors).filter(([, { isSynced }]) => !isSynced);
     if (missing.length > 0) return `not listed yet: ${missing.map(([kind]) => kind).join(", ")}`;
-    return this.#isReady ? undefined : (this.#options.identity?.whyNotReady() ?? "waiting for the other replicas");
+    // At any time: a certificate ends.
+    return this.#options.identity?.whyNotReady() ?? (this.#isReady ? undefined : "waiting for the other replicas");
   }
 
   /** Resolves when it is ready; false if it is closed before. */
