@@ -296,6 +296,25 @@ describe("an operator", () => {
     expect(world.clock.now() - at).toBeLessThan(1500);
     await stopped;
   });
+
+  test("that is stopped while it writes gives its lease up when that has arrived, not before", async () => {
+    const first = await world.start();
+    await world.until(() => world.leader === first);
+    const second = await world.start();
+    await world.run(3000);
+    const isWrite = ({ method, path }: { method: string; path: string }) =>
+      method === "PATCH" && path.includes("/deployments/");
+    let writes = 0;
+    world.api.fault = (request) => (isWrite(request) && writes++ === 0 ? { delayMs: 2000 } : undefined);
+    world.apply("hello", two);
+    await world.until(() => writes > 0);
+    const stopped = world.stop(first);
+    await world.run(1900);
+    expect([world.leader, world.deployment("hello")]).toEqual([undefined, undefined]);
+    await world.until(() => world.leader === second, 1000);
+    expect(world.deployment("hello")).toBeDefined();
+    await stopped;
+  });
 });
 
 describe("two replicas", () => {

@@ -355,9 +355,10 @@ export class KubeOperator {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#options.clock.clearTimer(this.#follow);
-    const released = this.election.stop();
-    await Promise.all([this.services.close(), this.writer.close()]);
-    await released;
+    const { identity } = this.#options;
+    await this.election.stop(() =>
+      Promise.all([this.services.close(), this.writer.close(), identity?.trustMaps.close()]),
+    );
     this.rows.close();
     this.#moves.close();
     this.#replicas?.close();
@@ -365,7 +366,7 @@ export class KubeOperator {
     this.strangers?.close();
     this.people.close();
     this.registry.close();
-    await this.#options.identity?.close();
+    await identity?.close();
     await Promise.all([...Object.values(this.reflectors).map((reflector) => reflector.close()), this.recorder.close()]);
   }
 

@@ -242,6 +242,22 @@ test("a graceful stop: no leader any more when it begins, released when it ends,
   expect(heard).toHaveLength(3);
 });
 
+test("a graceful stop waits with the release for what is still under way", async () => {
+  const { clock, heard, lease, a, b } = await leadingPair();
+  await runFor(clock, 3_000);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const stopped = a.election.stop(() => promise);
+  expect([a.election.isLeader, heard.at(-1)]).toEqual([false, "pod-a lost 1 stopped"]);
+  await runFor(clock, 1_000);
+  expect(lease()?.spec?.holderIdentity).toBe(a.election.identity);
+  resolve();
+  await runFor(clock, 0);
+  await stopped;
+  expect(lease()?.spec?.holderIdentity).toBeUndefined();
+  await runFor(clock, 500);
+  expect(b.election.isLeader).toBe(true);
+});
+
 test("stopped with a renewal under way, whatever becomes of it: released, and nothing is left", async () => {
   for (const fault of [{ delayMs: 700 }, { silent: "after" as const }, { reset: "after" as const }]) {
     const { clock, server, candidate, lease } = world();

@@ -172,13 +172,14 @@ export class LeaderElection {
 
   /**
    * It leads no more when this returns its promise: `onLost` has been called. Then the lease is released, if the server
-   * can be reached, so that another one need not wait. Whoever acts as the leader has to have stopped before.
+   * can be reached, so that another one need not wait; not before `quiet` resolves: what was written as the leader must
+   * not come after what the next one writes.
    */
-  async stop(): Promise<void> {
+  async stop(quiet: () => Promise<unknown> = async () => {}): Promise<void> {
     const isRunning = this.#running !== undefined && !this.#abort.signal.aborted;
     this.#abort.abort();
     this.#lose("stopped");
-    await this.#running;
+    await Promise.all([this.#running, quiet()]);
     if (isRunning) await this.#release();
   }
 
