@@ -2,6 +2,7 @@
 /** The sidecar: one agent, configured by the environment. */
 
 import { HostedAgent, listenProblem } from "./host/hosted-agent.ts";
+import { logLine } from "./host/log-line.ts";
 
 /** The name of a variable, and what it must be. */
 function required(name: string): string {
@@ -59,7 +60,7 @@ try {
     ...(process.env.LEVER_ADVERTISED_HOST === undefined ? {} : { advertisedHost: process.env.LEVER_ADVERTISED_HOST }),
     adminPort: port("LEVER_ADMIN_PORT", 3838),
     ...(tokenFile === "" ? {} : { identityFiles: { tokenFile, trustFile } }),
-    onLog: (level, text) => console.error(`${new Date().toISOString()} ${level} ${text.replace(/\s+/g, " ")}`),
+    onLog: (level, text) => console.error(logLine(level, text)),
     ...(process.env.LEVER_FORWARD_PORT ? { forwardPort: port("LEVER_FORWARD_PORT", 0) } : {}),
     ...(drainToken === "" ? {} : { drainHook: { token: drainToken, timeoutMs: drainTimeoutMs } }),
   });

@@ -1,17 +1,18 @@
 #!/usr/bin/env node
 /** The gateway as a process, configured by the environment (settings.ts). */
 
+import { logLine } from "@leveros/agent/host/log-line.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Gateway } from "./gateway.ts";
 import { gatewaySettings } from "./settings.ts";
 
+function log(level: "info" | "warn", text: string): void {
+  console.error(logLine(level, text));
+}
+
 function fail(error: unknown): never {
   console.error(`lever-gateway: ${LeverError.is(error) ? error.rawMessage : String(error)}`);
   process.exit(2);
-}
-
-function log(level: "info" | "warn", text: string): void {
-  console.error(`${new Date().toISOString()} ${level} ${text.replace(/\s+/g, " ")}`);
 }
 
 let gateway: Gateway;

@@ -6,6 +6,7 @@ import { type AdminServer, startAdminServer } from "@leveros/agent/host/admin-se
 import { hostLeaseClock } from "@leveros/agent/host/host-lease-clock.ts";
 import { listenProblem } from "@leveros/agent/host/hosted-agent.ts";
 import { addIdentityMetrics } from "@leveros/agent/host/identity-metrics.ts";
+import { logLine } from "@leveros/agent/host/log-line.ts";
 import { dialOperator } from "@leveros/agent/host/operator-sessions.ts";
 import { Refusals } from "@leveros/agent/host/refusals.ts";
 import { hostPort, type Listener, listenTcp } from "@leveros/agent/host/socket.ts";
@@ -25,7 +26,7 @@ import { type OperatorSettings, operatorSettings, usage } from "./settings.ts";
 import { operatorVersion } from "./version.ts";
 
 function log(level: "info" | "warn", text: string): void {
-  console.error(`${new Date().toISOString()} ${level} ${text.replace(/\s+/g, " ")}`);
+  console.error(logLine(level, text));
 }
 
 function fail(error: unknown): never {

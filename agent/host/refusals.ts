@@ -1,6 +1,6 @@
 /**
- * Connections that were refused: each is counted, and told once of each source in an hour. What is kept is bounded,
- * however many try.
+ * Connections that were refused: each is counted, and told once of each source in an hour, or of each identity behind it
+ * that is proven. What is kept is bounded, however many try.
  */
 
 import { ToldOnce } from "./told-once.ts";
@@ -41,11 +41,12 @@ export class Refusals {
     this.counts = this.#counts;
   }
 
-  /** `source` is the peer's IP address: its port differs each time. */
-  refused(reason: RefusalReason, source: string, detail: string): void {
+  /** `source` is the peer's IP address: its port differs each time. `id`: what its certificate proves it to be. */
+  refused(reason: RefusalReason, source: string, detail: string, id = ""): void {
     this.#counts[reason]++;
     const { onLog, now = () => performance.now() } = this.#options;
-    if (this.#told.isNew(`${reason} ${source}`, now()))
-      onLog?.(`refused a connection from ${source} (${reason}): ${detail}`);
+    const text = `refused a connection from ${source} (${reason}): ${detail}`;
+    const told = this.#told.textFor(reason, `${source} ${id}`, text, now());
+    if (told !== undefined) onLog?.(told);
   }
 }

@@ -119,7 +119,7 @@ export function listenTls(options: TlsListenerOptions): Promise<Listener> {
       const name = `tls:${source}:${socket.remotePort}`;
       return options.onTransport(transportOf(socket, name, found.id, refusals, source), found.id);
     }
-    refusals.refused(found.refusal, sourceOf(socket), found.detail);
+    refusals.refused(found.refusal, sourceOf(socket), found.detail, found.id);
     socket.on("error", ignored);
     socket.destroy();
   });
@@ -166,7 +166,8 @@ function admitting(server: TlsServer, { handshakesMax = handshakesMaxDefault, re
 
 type CheckedPeer =
   | { readonly refusal: undefined; readonly id: SpiffeId | undefined }
-  | { readonly refusal: RefusalReason; readonly detail: string };
+  /** `id`: what is proven of it, though it is refused. */
+  | { readonly refusal: RefusalReason; readonly detail: string; readonly id?: string };
 
 function checkPeer(socket: TLSSocket, { accepts, acceptsAnonymous = false }: TlsListenerOptions): CheckedPeer {
   if (socket.alpnProtocol !== protocolName)
@@ -188,7 +189,7 @@ function checkPeer(socket: TLSSocket, { accepts, acceptsAnonymous = false }: Tls
       : { refusal: "untrusted", detail: `${whose}, which is not trusted here: ${code}` };
   }
   if (id !== undefined && accepts(id)) return { refusal: undefined, id };
-  return { refusal: "identity", detail: `${whose}, which is not served here` };
+  return { refusal: "identity", detail: `${whose}, which is not served here`, ...(id && { id: printSpiffeId(id) }) };
 }
 
 /** What OpenSSL says of bytes that are no TLS. */
@@ -271,7 +272,7 @@ function transportOf(
 ): Transport {
   const peer: ProvenPeer | undefined = id && {
     identity: helloOf(id),
-    onMismatch: (message) => refusals?.refused("identity", source, message),
+    onMismatch: (message) => refusals?.refused("identity", source, message, printSpiffeId(id)),
   };
   return new DuplexTransport(socket, name, peer);
 }

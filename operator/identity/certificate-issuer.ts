@@ -211,10 +211,10 @@ export class CertificateIssuer {
   /** `who` may be empty: not known. `further` is for the log alone. */
   #refuse(reason: IssueRefusal, who: string, message: string, further = ""): LeverError {
     this.refused[reason]++;
-    if (this.#told.isNew(`${reason} ${who}`, this.#options.clock.now())) {
-      const more = further === "" ? "" : ` (${further.slice(0, 300)})`;
-      this.#options.onLog?.("warn", `no certificate${who === "" ? "" : ` for ${who}`}: ${message}${more}`);
-    }
+    const more = further === "" ? "" : ` (${further.slice(0, 300)})`;
+    const text = `no certificate${who === "" ? "" : ` for ${who}`}: ${message}${more}`;
+    const told = this.#told.textFor(reason, who, text, this.#options.clock.now());
+    if (told !== undefined) this.#options.onLog?.("warn", told);
     return new LeverError(reasons[reason], message, { effect: "none" });
   }
 }

@@ -286,10 +286,20 @@ describe("at an agent's port", () => {
     const refusals = new Refusals({ onLog: (text) => logs.push(text), now: () => nowMs });
     for (let i = 0; i < 5000; i++) refusals.refused("plain", `10.0.${i >> 8}.${i & 255}`, "x");
     expect(refusals.counts.plain).toBe(5000);
-    expect(logs).toHaveLength(1000);
+    expect(logs).toHaveLength(1001);
+    expect(logs.at(-1)).toMatch(/there are more of this kind than the 1000 that are told in an hour/);
+    refusals.refused("untrusted", "10.0.0.1", "x");
+    expect(logs).toHaveLength(1002);
     nowMs = 3_600_000;
     refusals.refused("plain", "10.0.0.1", "x");
-    expect(logs).toHaveLength(1001);
+    expect(logs).toHaveLength(1003);
+  });
+
+  test("who is proven and refused is told of by its identity: one address may be that of many", async () => {
+    const logs: string[] = [];
+    const refusals = new Refusals({ onLog: (text) => logs.push(text) });
+    for (const id of ["one", "one", "two"]) refusals.refused("identity", "10.0.0.1", `it is ${id}`, id);
+    expect(logs).toHaveLength(2);
   });
 });
 
