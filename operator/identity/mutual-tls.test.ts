@@ -23,8 +23,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { parse } from "yaml";
 import { ApiServer } from "../kube/api-server.fixture.ts";
 import { KubeClient } from "../kube/kube-client.ts";
-import { type KubeObject, leverServices, pods } from "../kube/kube-object.ts";
+import { deployments, type KubeObject, leverServices, pods } from "../kube/kube-object.ts";
 import { KubeOperator } from "../kube/kube-operator.ts";
+import type { LeverServiceObject } from "../kube/reconcile/kubernetes-object.ts";
 import { hello, pod, settings } from "../kube/reconcile/objects.fixture.ts";
 import { certificatesIn, eventually } from "./identity.fixture.ts";
 import type { Identity } from "./identity-secret.ts";
@@ -256,6 +257,43 @@ test("the bundle is in each namespace with a service and in the operator's own, 
   await eventually(() => expect(trustMap("blog")).toBeUndefined());
   expect(trustMap("alien")).toBe("x");
   expect(certificatesIn(trustMap(namespace))).toHaveLength(2);
+});
+
+test("what stands in the way of the bundle is told by the services of the namespace, until it is gone", async () => {
+  let isFull = true;
+  api.fault = ({ method, path }) => {
+    // Somebody is quicker than the operator, which has found none.
+    if (method === "POST" && path.includes("/namespaces/late/configmaps")) {
+      const metadata = { name: "lever-trust", namespace: "late" };
+      if (trustMap("late") === undefined) api.put(configMaps, { metadata, data: { "ca.crt": "x" } } as KubeObject);
+    }
+    if (!isFull || method !== "POST" || !path.includes("/namespaces/full/configmaps")) return undefined;
+    const message = 'configmaps "lever-trust" is forbidden: exceeded quota: small, limited: configmaps=1';
+    return { status: 403, body: JSON.stringify({ kind: "Status", reason: "Forbidden", code: 403, message }) };
+  };
+  const available = (where: string) =>
+    api
+      .object<LeverServiceObject & KubeObject>(leverServices, where, "other")
+      ?.status?.conditions?.find(({ type }) => type === "WorkloadAvailable");
+  for (const where of ["late", "full"]) {
+    api.put(leverServices, { metadata: { name: "other", namespace: where }, spec: parse(hello) } as KubeObject);
+    await eventually(() => expect(api.object(deployments, where, "other")).toBeDefined());
+    const deployment = api.object<KubeObject>(deployments, where, "other") as KubeObject;
+    const { generation = 0 } = deployment.metadata;
+    api.put(deployments, { ...deployment, status: { observedGeneration: generation, replicas: 1 } } as KubeObject);
+    await eventually(() => expect(available(where)).toMatchObject({ status: "False", reason: "TrustMissing" }));
+  }
+  expect(available("late")?.message).toMatch(/kubectl delete configmap lever-trust -n late/);
+  expect(available("full")?.message).toMatch(/exceeded quota: small, .*Raise the ResourceQuota of full/);
+  expect(trustMap("late")).toBe("x");
+  isFull = false;
+  api.fault = () => undefined;
+  api.remove(configMaps, "late", "lever-trust");
+  for (const where of ["late", "full"]) {
+    await eventually(() => expect(available(where)).toMatchObject({ status: "Unknown", reason: "RollingOut" }));
+    expect(trustMap(where)).toBe(trustMap(namespace));
+    api.remove(leverServices, where, "other");
+  }
 });
 
 test("a bundle that changes is taken on at once, and a session that is open does not notice", async () => {

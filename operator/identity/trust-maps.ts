@@ -3,7 +3,7 @@
  * operator's own: agents and gateways have it mounted, so that the kubelet keeps it up to date.
  *
  * Level-based, by the leader: what is there is compared with what is wanted, whatever was seen of it before. A ConfigMap
- * of that name that is not Lever's is left alone. The one of a namespace whose last LeverService has gone is deleted; pods
+ * of that name that is not Lever's is left alone, and what stands in the way of one is told to whoever asks. The one of a namespace whose last LeverService has gone is deleted; pods
  * that still run keep what they have.
  */
 
@@ -11,12 +11,15 @@ import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
 import type { KubeClient } from "../kube/kube-client.ts";
 import { KubeError } from "../kube/kube-error.ts";
 import { type KubeObject, resourceKind } from "../kube/kube-object.ts";
+import type { TrustProblem } from "../kube/reconcile/trust-problem.ts";
 import { trustMapKey, trustMapName } from "../kube/reconcile/wanted-deployment.ts";
 import { Reflector } from "../kube/reflector.ts";
-import { type WorkDone, WorkQueue } from "../kube/work-queue.ts";
+import { type WorkDone, WorkQueue, type WorkResult } from "../kube/work-queue.ts";
 
 export const configMaps = resourceKind("", "v1", "ConfigMap", "configmaps");
 const labels = { "app.kubernetes.io/managed-by": "lever", "app.kubernetes.io/name": "lever" };
+
+const lookAgainMs = 1000;
 
 export interface ConfigMapObject extends KubeObject {
   readonly data?: Readonly<Record<string, string>>;
@@ -40,6 +43,9 @@ export class TrustMaps {
   readonly #options: TrustMapsOptions;
   /** LeverServices of each namespace that has some. */
   readonly #services = new Map<string, number>();
+  /** By namespace: why it has none, by the last try. */
+  readonly #problems = new Map<string, TrustProblem>();
+  #onProblem: (namespace: string) => void = () => {};
 
   constructor(options: TrustMapsOptions) {
     this.#options = options;
@@ -83,6 +89,16 @@ export class TrustMaps {
       this.#add(namespace);
   }
 
+  /** Undefined: none is known. A replica that does not lead knows of none. */
+  problemOf(namespace: string): TrustProblem | undefined {
+    return this.#problems.get(namespace);
+  }
+
+  /** Whoever is to be told when that has changed. */
+  onProblem(onChange: (namespace: string) => void): void {
+    this.#onProblem = onChange;
+  }
+
   async close(): Promise<void> {
     await Promise.all([this.queue.close("drop"), this.reflector.close()]);
   }
@@ -98,7 +114,7 @@ export class TrustMaps {
     this.#add(namespace);
   }
 
-  async #reconcile(namespace: string): Promise<void> {
+  async #reconcile(namespace: string): Promise<WorkResult> {
     const { client, bundle, isLeader, namespace: own } = this.#options;
     const pem = bundle();
     if (!isLeader() || pem === undefined) return;
@@ -106,13 +122,23 @@ export class TrustMaps {
     const isOwn = found?.metadata.labels?.["app.kubernetes.io/managed-by"] === "lever";
     if (namespace === own || this.#services.has(namespace)) {
       if (found !== undefined && !isOwn) {
-        throw new Error(`it is there without the label app.kubernetes.io/managed-by: lever, and is left alone`);
+        throw new ForeignMap("it is there without the label app.kubernetes.io/managed-by: lever, and is left alone");
       }
       if (found?.data?.[trustMapKey] === pem) return;
-      await client.apply<ConfigMapObject>(configMaps, {
-        metadata: { name: trustMapName, namespace, labels },
-        data: { [trustMapKey]: pem },
-      });
+      const object = { metadata: { name: trustMapName, namespace, labels }, data: { [trustMapKey]: pem } };
+      if (found !== undefined) {
+        // Of that very object: whoever has made another one meanwhile keeps it.
+        const { uid = "" } = found.metadata;
+        await client.apply<ConfigMapObject>(configMaps, { ...object, metadata: { ...object.metadata, uid } });
+        return;
+      }
+      try {
+        await client.create<ConfigMapObject>(configMaps, object);
+      } catch (error) {
+        if (!KubeError.is(error) || !error.isConflict) throw error;
+        // It is there by now, and comes by the watch; whose it is it says then.
+        return { requeueAfterMs: lookAgainMs };
+      }
       return;
     }
     if (found === undefined || !isOwn) return;
@@ -125,10 +151,29 @@ export class TrustMaps {
   }
 
   #onDone({ key, failures, error }: WorkDone): void {
+    this.#setProblem(key, error);
     if (!Number.isInteger(Math.log2(failures))) return;
     const text = `the ConfigMap ${key}/${trustMapName} (failed ${failures} in a row): ${messageOf(error)}`;
     this.#options.onLog("warn", text);
   }
+
+  #setProblem(namespace: string, error: unknown): void {
+    // It says nothing of the namespace: what was known of it stands.
+    if (KubeError.is(error) && (error.isTransient || error.isConflict)) return;
+    const before = this.#problems.get(namespace);
+    const problem = error === undefined ? undefined : problemOf(error);
+    if (problem === undefined) this.#problems.delete(namespace);
+    else this.#problems.set(namespace, problem);
+    if (JSON.stringify(before) !== JSON.stringify(problem)) this.#onProblem(namespace);
+  }
+}
+
+/** Somebody else's is there. */
+class ForeignMap extends Error {}
+
+function problemOf(error: unknown): TrustProblem {
+  if (error instanceof ForeignMap) return { kind: "foreign" };
+  return { kind: "refused", message: KubeError.is(error) && error.said ? error.said.message : messageOf(error) };
 }
 
 function messageOf(error: unknown): string {

@@ -260,6 +260,7 @@ export class KubeOperator {
       recorder: this.recorder,
       agent,
       isLeader,
+      trustProblemOf: (of) => identity?.trustMaps.problemOf(of),
       statesOf: (environment, service) => this.#statesOf(environment, service),
       onDone: (done) => this.#onDone("service", done),
     });
@@ -339,6 +340,7 @@ export class KubeOperator {
     const synced = await Promise.all(reflectors.map((reflector) => reflector.whenSynced()));
     if (this.#isClosed || synced.includes(false)) return false;
     if (identity !== undefined && !(await identity.whenUsable(this.#watched))) return false;
+    identity?.trustMaps.onProblem((namespace) => this.services.namespaceChanged(namespace));
     this.#endpoints.start();
     this.services.start();
     this.writer.start();

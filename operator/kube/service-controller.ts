@@ -18,6 +18,7 @@ import type { ApplyOutcome } from "./reconcile/apply-outcome.ts";
 import type { Deployment, LeverServiceObject, Pod, ReplicaSet } from "./reconcile/kubernetes-object.ts";
 import { type ObservedService, observeService } from "./reconcile/observed-service.ts";
 import { serviceReport } from "./reconcile/service-status.ts";
+import type { TrustProblem } from "./reconcile/trust-problem.ts";
 import { type AgentSettings, serviceLabel, wantedDeployment } from "./reconcile/wanted-deployment.ts";
 import type { Reflector } from "./reflector.ts";
 import { type Seen, seenDeployment } from "./seen-objects.ts";
@@ -41,6 +42,8 @@ export interface ServiceControllerOptions {
   readonly recorder: Pick<EventRecorder, "record">;
   readonly agent: () => AgentSettings;
   readonly isLeader: () => boolean;
+  /** Why pods of the namespace would not start. */
+  readonly trustProblemOf?: ((namespace: string) => TrustProblem | undefined) | undefined;
   /** The state of each instance, as agents are told; undefined: the service is not known there yet. */
   readonly statesOf: (environment: string, service: string) => ReadonlyMap<string, InstanceState> | undefined;
   /** For metrics and the log. Does not throw. */
@@ -106,6 +109,13 @@ export class ServiceController {
     for (const { metadata } of this.#options.services.values()) this.changed(`${metadata.namespace}/${metadata.name}`);
   }
 
+  /** Something about all services of the namespace may have. */
+  namespaceChanged(namespace: string): void {
+    for (const { metadata } of this.#options.services.values()) {
+      if (metadata.namespace === namespace) this.changed(`${namespace}/${metadata.name}`);
+    }
+  }
+
   /** Something about the service (`environment/service`) may have changed. */
   changed(key: string): void {
     if (this.#options.isLeader()) this.queue.add(key);
@@ -117,6 +127,7 @@ export class ServiceController {
 
   async #reconcile(key: string): Promise<WorkResult> {
     const { services, deployments: copies, agent, isLeader, statesOf, wallMs, client, recorder } = this.#options;
+    const { trustProblemOf } = this.#options;
     const slash = key.indexOf("/");
     const [namespace, name] = [key.slice(0, slash), key.slice(slash + 1)];
     const object = services.get(namespace, name);
@@ -159,6 +170,7 @@ export class ServiceController {
       replicaSets: this.#sets.of(key),
       pods: this.#pods.of(key),
       instances: statesOf(namespace, name),
+      trustProblem: trustProblemOf?.(namespace),
       nowMs: wallMs(),
     });
     if (report.isChanged && isLeader()) {

@@ -64,7 +64,7 @@ function forbidden(said: string, namespace: string): Finding | undefined {
     return finding("False", "NamespaceTerminating", `The namespace ${namespace} is being deleted: ${said}.`);
   }
   if (isQuota(said)) return quotaExceeded(said, namespace);
-  if (/ cannot \w+ resource /.test(said)) {
+  if (isRightMissing(said)) {
     return finding(
       "False",
       "MissingRights",
@@ -72,6 +72,10 @@ function forbidden(said: string, namespace: string): Finding | undefined {
     );
   }
   return finding("False", "Denied", `A policy of the cluster refuses the Deployment: ${said}.`);
+}
+
+export function isRightMissing(said: string): boolean {
+  return / cannot \w+ resource /.test(said);
 }
 
 export function isQuota(said: string): boolean {

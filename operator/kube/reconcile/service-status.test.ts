@@ -19,6 +19,7 @@ import {
 } from "./objects.fixture.ts";
 import { observeService } from "./observed-service.ts";
 import { isSameStatus, type ServiceFacts, serviceReport } from "./service-status.ts";
+import type { TrustProblem } from "./trust-problem.ts";
 import { type AgentSettings, wantedDeployment } from "./wanted-deployment.ts";
 
 interface Shape {
@@ -34,6 +35,7 @@ interface Shape {
   readonly instances?: Readonly<Record<string, InstanceState>> | null;
   readonly nowMs?: number;
   readonly settings?: AgentSettings;
+  readonly trust?: TrustProblem;
 }
 
 const complete: ObjectCondition = { type: "Progressing", status: "True", reason: "NewReplicaSetAvailable" };
@@ -82,6 +84,7 @@ function factsOf(shape: Shape): ServiceFacts {
     pods: shape.pods ?? [pod()],
     instances:
       shape.instances === null ? undefined : new Map(Object.entries(shape.instances ?? { [name]: "Serving" as const })),
+    trustProblem: shape.trust,
     nowMs: startedAt + (shape.nowMs ?? 5000),
   };
 }
@@ -162,6 +165,56 @@ const cases: readonly [string, Shape, readonly [string, string, string, string],
     ["True Accepted", "Unknown Starting", "Unknown Starting", "Unknown Starting"],
     /0 of 1 instances are available/,
     [],
+  ],
+  [
+    "whom to trust is in somebody else's ConfigMap",
+    {
+      deployment: starts,
+      pods: [pod({ ...unready, app: waiting("ContainerCreating") })],
+      instances: { [name]: "Starting" },
+      trust: { kind: "foreign" },
+    },
+    ["True Accepted", "False TrustMissing", "Unknown Starting", "False TrustMissing"],
+    /lever-trust, .* is somebody else's, .*: kubectl delete configmap lever-trust -n shop\.$/,
+    ["Warning TrustMissing"],
+  ],
+  [
+    "there is no room for the ConfigMap with whom to trust, and the rollout has stood still for long",
+    {
+      deployment: counts(1, 1, 0, { ...progressing, reason: "ProgressDeadlineExceeded" }, unavailable),
+      pods: [pod({ ...unready, app: waiting("ContainerCreating") })],
+      instances: { [name]: "Starting" },
+      trust: { kind: "refused", message: quota.replace("pods", "configmaps") },
+    },
+    ["True Accepted", "False TrustMissing", "Unknown Starting", "False TrustMissing"],
+    /lever-trust, .* cannot be written: .*exceeded quota: small, .*\. Raise the ResourceQuota of shop, or delete ConfigMaps\.$/,
+    ["Warning TrustMissing"],
+  ],
+  [
+    "a policy refuses the ConfigMap with whom to trust",
+    {
+      deployment: starts,
+      pods: [],
+      instances: {},
+      trust: { kind: "refused", message: 'admission webhook "maps.example.org" denied the request: none of these.' },
+    },
+    ["True Accepted", "False TrustMissing", "False NoInstances", "False TrustMissing"],
+    /denied the request: none of these\. Have whatever refuses it let the operator write lever-trust\.$/,
+    ["Warning TrustMissing"],
+  ],
+  [
+    "the operator may not write the ConfigMap with whom to trust",
+    { deployment: starts, trust: { kind: "refused", message: rbac.replaceAll("deployments", "configmaps") } },
+    ["True Accepted", "False TrustMissing", "True Serving", "False TrustMissing"],
+    /Give the operator's service account the rights of the chart\.$/,
+    ["Warning TrustMissing", "Normal EndpointsUpdated"],
+  ],
+  [
+    "whom to trust cannot be told any more, and all runs that is wanted",
+    { trust: { kind: "foreign" } },
+    ["True Accepted", "True Available", "True Serving", "True Ready"],
+    /1 of 1 instances are available\. The ConfigMap lever-trust/,
+    ["Normal EndpointsUpdated", "Normal Ready"],
   ],
   [
     "its image cannot be pulled",

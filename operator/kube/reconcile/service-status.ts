@@ -17,6 +17,7 @@ import { type Finding, finding, quoted } from "./finding.ts";
 import { conditionOf, controllerOf, type Deployment, type Pod, type ReplicaSet } from "./kubernetes-object.ts";
 import type { ObservedService } from "./observed-service.ts";
 import { type PodProblem, podProblem, registrationDueInMs } from "./pod-problem.ts";
+import { type TrustProblem, trustMissing } from "./trust-problem.ts";
 import { hasOwnPreStop, serviceLabel, type WantedDeployment } from "./wanted-deployment.ts";
 
 export interface ServiceFacts {
@@ -32,6 +33,8 @@ export interface ServiceFacts {
   readonly pods: readonly Pod[];
   /** The operator's table: state by instance; undefined: this operator does not know it yet. */
   readonly instances: ReadonlyMap<string, InstanceState> | undefined;
+  /** Of the namespace's ConfigMap with the trusted CAs; undefined: it is there, as far as is known. */
+  readonly trustProblem?: TrustProblem | undefined;
   readonly nowMs: number;
 }
 
@@ -222,7 +225,8 @@ class Workload {
       progress?.reason === "NewReplicaSetAvailable" && updatedReplicas >= this.#wanted && replicas === updatedReplicas;
     const available = `${availableReplicas} of ${this.#wanted} instances are available`;
     if (isRolledOut && conditionOf(deployment, "Available")?.status === "True") {
-      const note = this.#problemText();
+      // What runs has what it was mounted when it was there.
+      const note = [this.#trustFinding()?.message ?? "", this.#problemText()].join(" ").trim();
       const but = note === "" ? "" : ` ${note}`;
       if (this.#facts.wanted.kind === "apply" && this.#facts.wanted.isAgentOutdated) {
         return finding(
@@ -234,7 +238,7 @@ class Workload {
       }
       return finding("True", "Available", `${available}.${but}`);
     }
-    const refused = this.#refusedPods();
+    const refused = this.#refusedPods() ?? this.#trustFinding();
     if (refused !== undefined) return refused;
     const [first] = this.#problems;
     if (first !== undefined) return finding("False", this.#worst().reason, `${this.#problemText()} ${available}.`);
@@ -286,6 +290,11 @@ class Workload {
       return finding("Unknown", "Starting", `${taking}.`);
     }
     return finding("False", "NoInstances", `${taking}: there is none.`);
+  }
+
+  #trustFinding(): Finding | undefined {
+    const { trustProblem, observed } = this.#facts;
+    return trustProblem && trustMissing(trustProblem, observed.namespace);
   }
 
   /** Pods that Kubernetes does not make. */
