@@ -81,7 +81,7 @@ export class OperatorServer {
   constructor(options: OperatorServerOptions) {
     this.#options = options;
     const { clock, calls = {}, channels = {}, sessionsOfPeerMax = Number.POSITIVE_INFINITY } = options;
-    this.#ofPeers = new Places({ max: Number.POSITIVE_INFINITY, ofKeyMax: sessionsOfPeerMax });
+    this.#ofPeers = new Places({ ofKeyMax: sessionsOfPeerMax });
     this.#calls = new Map(Object.entries(calls));
     this.#channels = new Map(Object.entries(channels));
     const host: MethodHost = {

@@ -6,7 +6,8 @@
  */
 
 export interface PlacesLimits {
-  readonly max: number;
+  /** In all; no limit unless set. */
+  readonly max?: number;
   readonly ofKeyMax: number;
 }
 
@@ -37,7 +38,7 @@ export class Places<Holder> {
 
   /** Undefined: there is a place for one more of `key`. */
   inTheWayOf(key: string): TakenPlaces<Holder> | undefined {
-    const { max, ofKeyMax } = this.#limits;
+    const { max = Number.POSITIVE_INFINITY, ofKeyMax } = this.#limits;
     const ofKey = this.#ofKey.get(key);
     if (ofKey !== undefined && ofKey.size >= ofKeyMax) {
       return { areOfKey: true, max: ofKeyMax, holders: ofKey, oldest: firstOf(ofKey) };
