@@ -711,7 +711,12 @@ test("says how many there are, how they are selected, and by which URL they are 
     selector: "leveros.dev/service=hello",
     url: "lever://shop/hello",
   });
-  const none = { spec: `${hello}replicas: 0`, deployment: counts(0, 0, 0, complete, available), pods: [], instances: {} };
+  const none = {
+    spec: `${hello}replicas: 0`,
+    deployment: counts(0, 0, 0, complete, available),
+    pods: [],
+    instances: {},
+  };
   expect(look({ ...none, before: { replicas: 3 } }).status).toMatchObject({ replicas: 0 });
   expect(look({ before: { replicas: 3 }, deployment: null }).status).toMatchObject({ replicas: 0 });
   // Not known is not none.
