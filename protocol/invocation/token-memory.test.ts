@@ -171,7 +171,7 @@ describe("time", () => {
               break;
             }
             case "finish":
-              for (const done of running.splice(each.which % (running.length + 1), 1)) finish(done);
+              for (const done of running.splice(each.which % (running.length + 1))) finish(done);
               break;
             case "hostile":
               send(call(`hostile${each.which}`, each.timeMs));
@@ -197,8 +197,9 @@ describe("time", () => {
               changedMs = now;
           }
           if (now < changedMs + 3 * tokenSkewMs) continue;
-          const fresh = call(`fresh${runs.size}`, now + first);
-          expect(send(fresh)).toBe("run");
+          const fresh = call("fresh", now + first);
+          expect(memory.begin(fresh, () => {})).toBe("run");
+          memory.abandon(fresh);
         }
         memory.clear();
         expect(budget).toMatchObject({ tokens: 0, bytes: 0 });
