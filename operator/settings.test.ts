@@ -45,6 +45,13 @@ test("of a pod with an IPv6 address listens on IPv6", () => {
   expect(operatorSettings([...least, "--advertised-host", "fd00::7"], {})).toMatchObject({ host: "::" });
 });
 
+test("agents' resources may be written as Kubernetes takes them", () => {
+  const given = { requests: { cpu: 0.5, memory: "0.5Gi" }, limits: { cpu: 2, memory: 2 ** 30 } };
+  expect(operatorSettings([...least, `--agent-resources=${JSON.stringify(given)}`], {})).toMatchObject({
+    agent: { resources: { requests: { cpu: "0.5", memory: "512Mi" }, limits: { cpu: "2", memory: 2 ** 30 } } },
+  });
+});
+
 describe("what cannot be is said, with the flag and its variable", () => {
   test.each<[string[], RegExp]>([
     [[], /^--agent-image \(LEVER_AGENT_IMAGE\) is not set/],
@@ -62,6 +69,15 @@ describe("what cannot be is said, with the flag and its variable", () => {
     [[...least, "--agent-run-as-user", "0"], /expected the number of a user that is not root/],
     [[...least, "--agent-resources", "{"], /^--agent-resources .* expected JSON such as/],
     [[...least, "--agent-resources", '{"requests":{"cpu":"lots"}}'], /^--agent-resources .* expected JSON such as/],
+    [[...least, "--agent-resources", "null"], /^--agent-resources .* expected JSON such as/],
+    [
+      [...least, "--agent-resources", '{"limits":{"memory":"48Mi"}}'],
+      /^--agent-resources .* expected its limits\.memory to be a quantity of bytes from 64Mi to 16Gi/,
+    ],
+    [
+      [...least, "--agent-resources", '{"requests":{"cpu":"1"},"limits":{"cpu":"500m"}}'],
+      /^--agent-resources .* expected its limits\.cpu to be at least requests\.cpu/,
+    ],
     [[...least, "--bogus"], /--bogus/],
     [["extra"], /extra/],
   ])("%j", (args, message) => {

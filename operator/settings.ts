@@ -5,6 +5,7 @@
 
 import { parseArgs } from "node:util";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { wholeQuantity } from "./api/quantity.ts";
 import { type AgentResources, agentResources } from "./api/v1alpha1/lever-service.ts";
 import type { AgentSettings } from "./kube/reconcile/wanted-deployment.ts";
 
@@ -223,9 +224,28 @@ function resources(value: string): AgentResources {
   } catch {
     throw invalid("agent-resources", value, expected);
   }
-  const read = agentResources.safeParse(found);
-  if (!read.success) throw invalid("agent-resources", value, expected);
-  return read.data;
+  const read = agentResources.safeParse(withStrictAmounts(found));
+  if (read.success) return read.data;
+  const [issue] = read.error.issues;
+  const rule = issue?.code === "custom" ? (issue.params?.["rule"] as { readonly message: string }) : undefined;
+  if (issue === undefined || rule === undefined) throw invalid("agent-resources", value, expected);
+  throw invalid("agent-resources", value, `its ${issue.path.join(".")} to be ${rule.message}`);
+}
+
+/** What Kubernetes takes for a pod, as its rules for a LeverService would have it: 0.5 as "0.5", 1.5Gi as 1536Mi. */
+function withStrictAmounts(found: unknown): unknown {
+  const isObject = (value: unknown): value is object =>
+    typeof value === "object" && value !== null && !Array.isArray(value);
+  if (!isObject(found)) return found;
+  const strict = (name: string, amount: unknown) => {
+    if (name === "cpu" && typeof amount === "number") return String(amount);
+    return name === "memory" && typeof amount === "string" ? wholeQuantity(amount) : amount;
+  };
+  const amounts = (field: unknown) =>
+    isObject(field)
+      ? Object.fromEntries(Object.entries(field).map(([name, amount]) => [name, strict(name, amount)]))
+      : field;
+  return Object.fromEntries(Object.entries(found).map(([name, field]) => [name, amounts(field)]));
 }
 
 function named(name: FlagName): string {
