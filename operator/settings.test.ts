@@ -24,6 +24,7 @@ test("without more than has to be set", () => {
       operator: "",
       tokenAudience: "lever-operator",
       resources: { requests: { cpu: "20m", memory: "64Mi" }, limits: { memory: "128Mi" } },
+      runAsUser: 65_532,
     },
   });
 });
@@ -66,6 +67,7 @@ describe("what cannot be is said, with the flag and its variable", () => {
     [[...least, "--advertised-host", "[::1]"], /^--advertised-host .* expected an address, without brackets/],
     [[...least, "--agent-image-pull-policy", "Sometimes"], /expected Always, IfNotPresent or Never/],
     [[...least, "--agent-operator", "operator"], /^--agent-operator .* is "operator", expected host:port/],
+    [[...least, "--agent-run-as-user", "1e3"], /expected the number of a user that is not root, or none/],
     [[...least, "--agent-run-as-user", "0"], /expected the number of a user that is not root/],
     [[...least, "--agent-resources", "{"], /^--agent-resources .* expected JSON such as/],
     [[...least, "--agent-resources", '{"requests":{"cpu":"lots"}}'], /^--agent-resources .* expected JSON such as/],

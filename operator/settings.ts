@@ -122,7 +122,8 @@ export const flags = {
   "agent-run-as-user": {
     variable: "LEVER_AGENT_RUN_AS_USER",
     value: "UID",
-    help: "User and group of agents. The image's unless set.",
+    help: "User and group of agents. By none it is for the cluster to say, as OpenShift does.",
+    fallback: "65532",
   },
   "identity-secret": {
     variable: "LEVER_IDENTITY_SECRET",
@@ -170,7 +171,11 @@ export function operatorSettings(args: readonly string[], variables: Variables):
     /^(Always|IfNotPresent|Never)$/,
     "Always, IfNotPresent or Never",
   );
-  const runAsUser = matching("agent-run-as-user", /^[1-9]\d{0,8}$/, "the number of a user that is not root");
+  const runAsUser = matching(
+    "agent-run-as-user",
+    /^([1-9]\d{0,8}|none)$/,
+    "the number of a user that is not root, or none",
+  );
   const advertisedHost = matching("advertised-host", /^[^\s[\]]+$/, "an address, without brackets");
   const label = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
   return {
@@ -193,7 +198,7 @@ export function operatorSettings(args: readonly string[], variables: Variables):
       operator: matching("agent-operator", /^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$/, "host:port") ?? "",
       tokenAudience: text("agent-token-audience") as string,
       resources: resources(text("agent-resources") as string),
-      ...(runAsUser !== undefined && { runAsUser: Number(runAsUser) }),
+      ...(runAsUser !== "none" && { runAsUser: Number(runAsUser) }),
     },
   };
 }

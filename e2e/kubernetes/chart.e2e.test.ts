@@ -32,7 +32,7 @@ operator:
   priorityClassName: system-cluster-critical
 agent:
   image: { registry: registry.example.org, tag: 9.9.9, pullPolicy: Always }
-  runAsUser: 65532
+  runAsUser: null
 gateway:
   defaultEnvironment: shop
   environmentHosts: { shop.example.org: shop, blog.example.org: blog }
