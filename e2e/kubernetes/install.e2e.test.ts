@@ -73,6 +73,7 @@ describe("an installation", () => {
   test("says what to do next", async () => {
     const notes = await helm(["get", "notes", "lever", "--namespace", leverNamespace]);
     expect(notes).toContain("kubectl apply -f examples/hello/hello.yaml");
+    expect(notes).toContain("# operator: 2, gateway: 2, all ready");
     expect(notes).toContain("kubectl get lsvc");
   });
 
