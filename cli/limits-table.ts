@@ -54,6 +54,7 @@ import {
   resultBytesHardMax,
 } from "@leveros/protocol/invocation/item-limits.ts";
 import {
+  strangersShare,
   tokenBytesMaxOfSlot,
   tokenBytesOfProcessMax,
   tokenSkewMs,
@@ -180,9 +181,11 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
     [
       { what: "token", value: bytes(tokenBytesMax), setBy: "fixed", gives: "INVALID_OPTION" },
       { what: "for how long an outcome is remembered", value: time(tokenWindowMs), setBy: "fixed", gives: "a repeat later is TOKEN_MEMORY_LOST if it says when its token was made, else it runs" },
-      { what: "clocks of who makes tokens and who remembers them apart by", value: time(tokenSkewMs), setBy: "fixed", gives: "TOKEN_MEMORY_LOST after a crash, where the token may have run" },
+      { what: "clocks of who makes tokens and who remembers them apart by", value: time(tokenSkewMs), setBy: "fixed", gives: "behind: TOKEN_MEMORY_LOST after a crash, where the token may have run; ahead: INVALID_OPTION" },
       { what: "outcomes remembered for a slot", value: `${count(tokensMax)}, ${bytes(tokenBytesMaxOfSlot)}`, setBy: "fixed", gives: "new tokens are OVERLOADED; none is forgotten early" },
       { what: "outcomes remembered by a process", value: `${count(tokensOfProcessMax)}, ${bytes(tokenBytesOfProcessMax)}`, setBy: "fixed", gives: "new tokens are OVERLOADED; none is forgotten early" },
+      { what: "of a slot's, those of callers from outside and of other environments", value: `${count(tokensMax * strangersShare)}, ${bytes(tokenBytesMaxOfSlot * strangersShare)}`, setBy: "fixed", gives: "their new tokens are OVERLOADED" },
+      { what: "of a process's, those of callers from outside and of other environments", value: `${count(tokensOfProcessMax * strangersShare)}, ${bytes(tokenBytesOfProcessMax * strangersShare)}`, setBy: "fixed", gives: "their new tokens are OVERLOADED" },
     ],
   ],
   [
