@@ -2,12 +2,6 @@
 
 import { globSync, readFileSync } from "node:fs";
 import path from "node:path";
-import {
-  clusterGrants,
-  clusterObjects,
-  namespacedGrants,
-  namespacedObjects,
-} from "@leveros/cli/cluster/install-rights.ts";
 import { flags, operatorSettings } from "@leveros/operator/settings.ts";
 import { describe, expect, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
@@ -151,47 +145,6 @@ test("no role has a wildcard, exec, or secrets without a name; tables are for pe
       if (resources.includes("leverendpointtables")) expect(verbs).toEqual(["get", "list", "watch"]);
     }
   }
-});
-
-describe("lever check --pre asks for all that whoever installs the chart needs", () => {
-  /** `group resource name verb` of each. */
-  const words = (group: string, resource: string, name: string | undefined, verbs: readonly string[]) =>
-    verbs.map((verb) => [group, resource, name ?? "-", verb].join(" "));
-
-  test.each([
-    [
-      "cluster's roles",
-      clusterGrants,
-      [
-        rulesOf("ClusterRole", "lever-operator", "operator/rbac.yaml"),
-        rulesOf("ClusterRole", "lever-view", "user-roles.yaml"),
-        rulesOf("ClusterRole", "lever-edit", "user-roles.yaml"),
-      ],
-    ],
-    ["namespace's role", namespacedGrants, [rulesOf("Role", "lever-operator", "operator/rbac.yaml")]],
-  ] as const)("what the %s grant", (_, grants, roles) => {
-    const granted = roles
-      .flat()
-      .flatMap(({ apiGroups, resources, resourceNames = [undefined], verbs }) =>
-        apiGroups.flatMap((group) =>
-          resources.flatMap((resource) => resourceNames.flatMap((name) => words(group, resource, name, verbs))),
-        ),
-      );
-    const asked = grants.flatMap(({ group, resource, name, verbs }) => words(group, resource, name, verbs));
-    expect([...asked].sort()).toEqual([...new Set(granted)].sort());
-  });
-
-  test("the objects that there are unless more is asked for", () => {
-    const optional = ["NetworkPolicy", "ServiceMonitor"];
-    const made = globSync("**/*.yaml", { cwd: path.join(root, "charts/lever/templates") }).flatMap((file) =>
-      [...template(file).matchAll(/^apiVersion: (?:(.*)\/)?\S+\nkind: (.*)$/gm)].flatMap(([, group = "", kind = ""]) =>
-        optional.includes(kind) ? [] : [`${group} ${kind.toLowerCase()}s`],
-      ),
-    );
-    const asked = [...clusterObjects, ...namespacedObjects].map(({ group, resource }) => `${group} ${resource}`);
-    expect(made.length).toBeGreaterThan(12);
-    expect(asked.sort()).toEqual([...new Set(made)].sort());
-  });
 });
 
 describe("values", () => {

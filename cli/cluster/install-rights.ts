@@ -1,7 +1,7 @@
 /**
  * What whoever installs the chart has to be allowed to: the objects that it is made of, and what its roles grant, since
- * nobody may grant what he does not have. `charts/chart.test.ts` compares it with the chart's templates. Parts that are
- * off unless asked for (NetworkPolicies, ServiceMonitors) are not in it.
+ * nobody may grant what he does not have. The test compares it with the chart's templates. Parts that are off unless asked
+ * for (NetworkPolicies, ServiceMonitors) are not in it.
  */
 
 import type { Right } from "./cluster.ts";
