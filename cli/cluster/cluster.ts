@@ -23,6 +23,8 @@ export interface Right {
   readonly group: string;
   /** With its subresource: `pods/portforward`. */
   readonly resource: string;
+  /** The one object's; undefined: any. */
+  readonly name?: string;
   /** Undefined: of the whole cluster. */
   readonly namespace?: string | undefined;
 }
