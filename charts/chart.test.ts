@@ -2,9 +2,10 @@
 
 import { globSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { flags } from "@leveros/operator/settings.ts";
+import { flags, operatorSettings } from "@leveros/operator/settings.ts";
 import { describe, expect, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
+import * as z from "zod";
 import { crdTemplateOf, generatedChartFiles } from "./chart.ts";
 
 const root = path.resolve(import.meta.dirname, "..");
@@ -166,6 +167,57 @@ describe("values", () => {
       }
     };
     compare(schema, parse(read("charts/lever/values.yaml")), "");
+  });
+
+  describe("agent.resources: the operator starts with what the schema and the template let through", () => {
+    const bySchema = z.fromJSONSchema(schema as Parameters<typeof z.fromJSONSchema>[0]);
+    const operatorTakes = (resources: unknown) => {
+      operatorSettings(["--agent-image=agent:1", `--agent-resources=${JSON.stringify(resources)}`], {});
+    };
+
+    test.each([
+      { limits: { memory: "64Mi" } },
+      { limits: { memory: "1.5Gi" } },
+      { limits: { memory: "1e9" } },
+      { limits: { memory: 134_217_728 } },
+      { limits: { memory: "16Gi" } },
+      { requests: { cpu: 0.5 } },
+      { requests: { cpu: "0.5", memory: "0.5Gi" }, limits: { cpu: 1, memory: "512Mi" } },
+      { requests: { cpu: "1m" } },
+      {},
+    ])("%j is taken", (resources) => {
+      expect(bySchema.safeParse({ agent: { resources } }).success).toBe(true);
+      expect(() => operatorTakes(resources)).not.toThrow();
+    });
+
+    test.each([
+      { limits: { memory: "much" } },
+      { limits: { memory: "1.5" } },
+      { limits: { memory: "134217728000m" } },
+      { limits: { memory: 1.5 } },
+      { limits: { cpu: "1e3" } },
+      { limits: { cpu: "0.1234" } },
+      { limits: { "ephemeral-storage": "1Gi" } },
+      { requests: { "nvidia.com/gpu": 1 } },
+      { claims: [] },
+    ])("%j is refused by both", (resources) => {
+      expect(bySchema.safeParse({ agent: { resources } }).success).toBe(false);
+      expect(() => operatorTakes(resources)).toThrow(expect.objectContaining({ reason: "INVALID_OPTION" }));
+    });
+
+    // What a schema cannot say; e2e/kubernetes/chart.e2e.test.ts has what helm says to it.
+    test.each([
+      { limits: { memory: "48Mi" } },
+      { limits: { memory: "16.5Gi" } },
+      { requests: { memory: "0.5Mi" } },
+      { requests: { cpu: 0.1234 } },
+      { requests: { cpu: "65" } },
+      { requests: { cpu: "0" } },
+      { requests: { memory: "256Mi" }, limits: { memory: "128Mi" } },
+      { requests: { cpu: 0.5 }, limits: { cpu: "499m" } },
+    ])("%j is refused by the template", (resources) => {
+      expect(() => operatorTakes(resources)).toThrow(expect.objectContaining({ reason: "INVALID_OPTION" }));
+    });
   });
 
   test("values-ha.yaml sets what there is", () => {

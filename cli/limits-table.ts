@@ -3,7 +3,8 @@
 import { chainResourcesMax } from "@leveros/agent/core/call-chain.ts";
 import { defaultAgentLimits } from "@leveros/agent/core/limits.ts";
 import { movedRefusalsMax } from "@leveros/agent/core/retry/retry-policy.ts";
-import { handshakesMaxDefault, handshakeTimeoutMs } from "@leveros/agent/host/tls.ts";
+import { adminConnectionLimits, adminRequestMsMax } from "@leveros/agent/host/admin-server.ts";
+import { handshakesMaxDefault, handshakesOfAddressMaxDefault, handshakeTimeoutMs } from "@leveros/agent/host/tls.ts";
 import { lingerMsMax } from "@leveros/gateway/http/answer.ts";
 import { bodyBytesMaxDefault, defaultDoorLimits as door } from "@leveros/gateway/http/door.ts";
 import {
@@ -15,12 +16,16 @@ import {
 } from "@leveros/operator/api/v1alpha1/lever-service.ts";
 import { documentsMax, fileBytesMax } from "@leveros/operator/api/yaml-document.ts";
 import { leavingMax, rebalancingMax } from "@leveros/operator/core/ownership/service-slots.ts";
-import { agentSessionsMax, peopleSessionsMax } from "@leveros/operator/discovery/operator-server.ts";
 import {
+  agentSessionsMax,
+  agentSessionsOfPeerMax,
+  peopleSessionsMax,
+} from "@leveros/operator/discovery/operator-server.ts";
+import {
+  addressRate,
   podRate,
+  reviewRate,
   reviewsAtOnceMax,
-  reviewsBurst,
-  reviewsPerSecond,
   strangerLimits,
 } from "@leveros/operator/identity/issue-limits.ts";
 import { authorityLifeMs, certificateLifeMs } from "@leveros/operator/identity/lifetimes.ts";
@@ -54,6 +59,7 @@ import {
   resultBytesHardMax,
 } from "@leveros/protocol/invocation/item-limits.ts";
 import {
+  strangersShare,
   tokenBytesMaxOfSlot,
   tokenBytesOfProcessMax,
   tokenSkewMs,
@@ -180,9 +186,11 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
     [
       { what: "token", value: bytes(tokenBytesMax), setBy: "fixed", gives: "INVALID_OPTION" },
       { what: "for how long an outcome is remembered", value: time(tokenWindowMs), setBy: "fixed", gives: "a repeat later is TOKEN_MEMORY_LOST if it says when its token was made, else it runs" },
-      { what: "clocks of who makes tokens and who remembers them apart by", value: time(tokenSkewMs), setBy: "fixed", gives: "TOKEN_MEMORY_LOST after a crash, where the token may have run" },
+      { what: "clocks of who makes tokens and who remembers them apart by", value: time(tokenSkewMs), setBy: "fixed", gives: "behind: TOKEN_MEMORY_LOST after a crash, where the token may have run; ahead: INVALID_OPTION" },
       { what: "outcomes remembered for a slot", value: `${count(tokensMax)}, ${bytes(tokenBytesMaxOfSlot)}`, setBy: "fixed", gives: "new tokens are OVERLOADED; none is forgotten early" },
       { what: "outcomes remembered by a process", value: `${count(tokensOfProcessMax)}, ${bytes(tokenBytesOfProcessMax)}`, setBy: "fixed", gives: "new tokens are OVERLOADED; none is forgotten early" },
+      { what: "of a slot's, those of callers from outside and of other environments", value: `${count(tokensMax * strangersShare)}, ${bytes(tokenBytesMaxOfSlot * strangersShare)}`, setBy: "fixed", gives: "their new tokens are OVERLOADED" },
+      { what: "of a process's, those of callers from outside and of other environments", value: `${count(tokensOfProcessMax * strangersShare)}, ${bytes(tokenBytesOfProcessMax * strangersShare)}`, setBy: "fixed", gives: "their new tokens are OVERLOADED" },
     ],
   ],
   [
@@ -192,7 +200,10 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "arguments kept for a retry, together", value: bytes(agent.retainedBytesMax), setBy: "fixed", gives: "no retry after the call has left" },
       { what: "attempts of a call", value: count(agent.attemptsMax), setBy: "fixed", gives: "the last error" },
       { what: "connecting to a peer", value: time(agent.dialTimeoutMs), setBy: "fixed", gives: "INSTANCE_UNREACHABLE; tried elsewhere" },
-      { what: "sessions", value: count(agent.sessionsMax), setBy: "fixed", gives: "the connection is closed" },
+      { what: "sessions: of apps, of peers, of clients outside, each", value: count(agent.sessionsMax), setBy: "fixed", gives: "the connection is closed" },
+      { what: "sessions of one peer that has proven who it is", value: count(agent.sessionsOfPeerMax), setBy: "fixed", gives: "the connection is closed" },
+      { what: "connections at the admin port (of agents, gateways and the operator), of one address", value: `${count(adminConnectionLimits.max)}, ${count(adminConnectionLimits.ofKeyMax)}`, setBy: "fixed", gives: "the oldest that waits for no answer is closed" },
+      { what: "time for a request at the admin port", value: time(adminRequestMsMax), setBy: "fixed", gives: "the connection is closed" },
       { what: "services subscribed to", value: count(subscriptionsMax), setBy: "fixed", gives: "OVERLOADED" },
       {
         what: "sessions at a replica of a cluster's operator: agents and gateways, people",
@@ -200,6 +211,7 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
         setBy: "fixed",
         gives: "OVERLOADED",
       },
+      { what: "the same of one agent or gateway", value: count(agentSessionsOfPeerMax), setBy: "fixed", gives: "the oldest of them is ended: OVERLOADED" },
       { what: "instances of a service", value: count(instancesPerServiceMax), setBy: "fixed", gives: "OVERLOADED, at the operator" },
     ],
   ],
@@ -209,10 +221,13 @@ const groups: readonly (readonly [title: string, limits: readonly Limit[]])[] = 
       { what: "life of a certificate", value: time(certificateLifeMs), setBy: "fixed; renewed after two thirds", gives: "connections are refused" },
       { what: "life of a CA that Lever makes", value: time(authorityLifeMs), setBy: "fixed; the next one is made when a third is left", gives: "the next one signs" },
       { what: "requests for certificates of one pod", value: `${podRate.burst}, then one in ${time(1000 / podRate.ratePerSecond)}`, setBy: "fixed", gives: "OVERLOADED" },
-      { what: "requests for certificates at one replica", value: `${count(reviewsBurst)}, then ${count(reviewsPerSecond)} a second, ${count(reviewsAtOnceMax)} at once`, setBy: "fixed", gives: "OVERLOADED" },
+      { what: "requests for certificates at one replica", value: `${count(reviewRate.burst)}, then ${count(reviewRate.ratePerSecond)} a second, ${count(reviewsAtOnceMax)} at once`, setBy: "fixed", gives: "OVERLOADED" },
+      { what: "the same from one address", value: `${count(addressRate.burst)}, then ${count(addressRate.ratePerSecond)} a second`, setBy: "fixed", gives: "OVERLOADED, before anything is looked at" },
       { what: "a session without a certificate", value: `${time(strangerLimits.sessionMsMax)}, ${count(strangerLimits.sessionsMax)} at once`, setBy: "fixed", gives: "it is ended" },
+      { what: "sessions without a certificate from one address", value: count(strangerLimits.sessionsOfPeerMax), setBy: "fixed", gives: "the oldest of them is ended: OVERLOADED" },
       { what: "a TLS handshake", value: time(handshakeTimeoutMs), setBy: "fixed", gives: "the connection is closed" },
       { what: "TLS handshakes under way at a port", value: count(handshakesMaxDefault), setBy: "fixed", gives: "the connection is closed, or one that is under way for over 3 s" },
+      { what: "the same from one address", value: count(handshakesOfAddressMaxDefault), setBy: "fixed", gives: "the same, of this address alone" },
     ],
   ],
   [

@@ -24,6 +24,7 @@ test("without more than has to be set", () => {
       operator: "",
       tokenAudience: "lever-operator",
       resources: { requests: { cpu: "20m", memory: "64Mi" }, limits: { memory: "128Mi" } },
+      runAsUser: 65_532,
     },
   });
 });
@@ -45,6 +46,13 @@ test("of a pod with an IPv6 address listens on IPv6", () => {
   expect(operatorSettings([...least, "--advertised-host", "fd00::7"], {})).toMatchObject({ host: "::" });
 });
 
+test("agents' resources may be written as Kubernetes takes them", () => {
+  const given = { requests: { cpu: 0.5, memory: "0.5Gi" }, limits: { cpu: 2, memory: 2 ** 30 } };
+  expect(operatorSettings([...least, `--agent-resources=${JSON.stringify(given)}`], {})).toMatchObject({
+    agent: { resources: { requests: { cpu: "0.5", memory: "512Mi" }, limits: { cpu: "2", memory: 2 ** 30 } } },
+  });
+});
+
 describe("what cannot be is said, with the flag and its variable", () => {
   test.each<[string[], RegExp]>([
     [[], /^--agent-image \(LEVER_AGENT_IMAGE\) is not set/],
@@ -59,9 +67,19 @@ describe("what cannot be is said, with the flag and its variable", () => {
     [[...least, "--advertised-host", "[::1]"], /^--advertised-host .* expected an address, without brackets/],
     [[...least, "--agent-image-pull-policy", "Sometimes"], /expected Always, IfNotPresent or Never/],
     [[...least, "--agent-operator", "operator"], /^--agent-operator .* is "operator", expected host:port/],
+    [[...least, "--agent-run-as-user", "1e3"], /expected the number of a user that is not root, or none/],
     [[...least, "--agent-run-as-user", "0"], /expected the number of a user that is not root/],
     [[...least, "--agent-resources", "{"], /^--agent-resources .* expected JSON such as/],
     [[...least, "--agent-resources", '{"requests":{"cpu":"lots"}}'], /^--agent-resources .* expected JSON such as/],
+    [[...least, "--agent-resources", "null"], /^--agent-resources .* expected JSON such as/],
+    [
+      [...least, "--agent-resources", '{"limits":{"memory":"48Mi"}}'],
+      /^--agent-resources .* expected its limits\.memory to be a quantity of bytes from 64Mi to 16Gi/,
+    ],
+    [
+      [...least, "--agent-resources", '{"requests":{"cpu":"1"},"limits":{"cpu":"500m"}}'],
+      /^--agent-resources .* expected its limits\.cpu to be at least requests\.cpu/,
+    ],
     [[...least, "--bogus"], /--bogus/],
     [["extra"], /extra/],
   ])("%j", (args, message) => {

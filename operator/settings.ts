@@ -5,6 +5,7 @@
 
 import { parseArgs } from "node:util";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
+import { wholeQuantity } from "./api/quantity.ts";
 import { type AgentResources, agentResources } from "./api/v1alpha1/lever-service.ts";
 import type { AgentSettings } from "./kube/reconcile/wanted-deployment.ts";
 
@@ -121,7 +122,8 @@ export const flags = {
   "agent-run-as-user": {
     variable: "LEVER_AGENT_RUN_AS_USER",
     value: "UID",
-    help: "User and group of agents. The image's unless set.",
+    help: "User and group of agents. By none it is for the cluster to say, as OpenShift does.",
+    fallback: "65532",
   },
   "identity-secret": {
     variable: "LEVER_IDENTITY_SECRET",
@@ -169,7 +171,11 @@ export function operatorSettings(args: readonly string[], variables: Variables):
     /^(Always|IfNotPresent|Never)$/,
     "Always, IfNotPresent or Never",
   );
-  const runAsUser = matching("agent-run-as-user", /^[1-9]\d{0,8}$/, "the number of a user that is not root");
+  const runAsUser = matching(
+    "agent-run-as-user",
+    /^([1-9]\d{0,8}|none)$/,
+    "the number of a user that is not root, or none",
+  );
   const advertisedHost = matching("advertised-host", /^[^\s[\]]+$/, "an address, without brackets");
   const label = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
   return {
@@ -192,7 +198,7 @@ export function operatorSettings(args: readonly string[], variables: Variables):
       operator: matching("agent-operator", /^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$/, "host:port") ?? "",
       tokenAudience: text("agent-token-audience") as string,
       resources: resources(text("agent-resources") as string),
-      ...(runAsUser !== undefined && { runAsUser: Number(runAsUser) }),
+      ...(runAsUser !== "none" && { runAsUser: Number(runAsUser) }),
     },
   };
 }
@@ -223,9 +229,28 @@ function resources(value: string): AgentResources {
   } catch {
     throw invalid("agent-resources", value, expected);
   }
-  const read = agentResources.safeParse(found);
-  if (!read.success) throw invalid("agent-resources", value, expected);
-  return read.data;
+  const read = agentResources.safeParse(withStrictAmounts(found));
+  if (read.success) return read.data;
+  const [issue] = read.error.issues;
+  const rule = issue?.code === "custom" ? (issue.params?.["rule"] as { readonly message: string }) : undefined;
+  if (issue === undefined || rule === undefined) throw invalid("agent-resources", value, expected);
+  throw invalid("agent-resources", value, `its ${issue.path.join(".")} to be ${rule.message}`);
+}
+
+/** What Kubernetes takes for a pod, as its rules for a LeverService would have it: 0.5 as "0.5", 1.5Gi as 1536Mi. */
+function withStrictAmounts(found: unknown): unknown {
+  const isObject = (value: unknown): value is object =>
+    typeof value === "object" && value !== null && !Array.isArray(value);
+  if (!isObject(found)) return found;
+  const strict = (name: string, amount: unknown) => {
+    if (name === "cpu" && typeof amount === "number") return String(amount);
+    return name === "memory" && typeof amount === "string" ? wholeQuantity(amount) : amount;
+  };
+  const amounts = (field: unknown) =>
+    isObject(field)
+      ? Object.fromEntries(Object.entries(field).map(([name, amount]) => [name, strict(name, amount)]))
+      : field;
+  return Object.fromEntries(Object.entries(found).map(([name, field]) => [name, amounts(field)]));
 }
 
 function named(name: FlagName): string {

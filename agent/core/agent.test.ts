@@ -2,6 +2,7 @@
 
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { Flag, FrameType, framePayloadBytesMax } from "@leveros/protocol/frame/frame.ts";
+import type { Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, sessionWindowBytesMin } from "@leveros/protocol/session/limits.ts";
 import { type Caller, encodeFields, routingFixedBytes } from "@leveros/protocol/session/routing-header.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
@@ -492,6 +493,30 @@ describe("limits", () => {
     clients[1]?.kill();
     await rig.world.settle();
     expect((await rig.outcome(gateway.startClient().call("work"))).text).toBe("ok");
+    // The host's own door is none of them.
+    expect(gateway.agent.acceptDoor(rig.world.pair()[1], defaultSessionLimits)).toBeDefined();
+    expect(gateway.agent.acceptClient(rig.world.pair()[1])).toBeUndefined();
+    await rig.end();
+  });
+
+  it("sessionsOfPeerMax: of one that has proven who it is, and of nobody else", async () => {
+    const rig = new Rig({}, { sessionsOfPeerMax: 2 });
+    await rig.serve();
+    const { agent } = rig.server;
+    const accept = (instance?: string) => {
+      const [here, there] = rig.world.pair();
+      const identity: Identity = { role: "agent", environment, service, instance: instance ?? "" };
+      if (instance !== undefined) Object.assign(there, { provenPeer: { identity } });
+      const before = agent.counts.sessions;
+      agent.acceptPeer(there);
+      return { here, isTaken: agent.counts.sessions > before };
+    };
+    const all = ["a", "a", "b", "a", undefined, undefined, undefined].map(accept);
+    expect(all.map(({ isTaken }) => isTaken)).toEqual([true, true, true, false, true, true, true]);
+    all[0]?.here.destroy();
+    await rig.world.settle();
+    expect(accept("a").isTaken).toBe(true);
+    expect((await rig.outcome(rig.app.call("work"))).text).toBe("ok");
     await rig.end();
   });
 

@@ -30,6 +30,7 @@ import { AssemblyBudget, assemblyBytesMax } from "@leveros/protocol/invocation/a
 import { type Invocation, InvocationServer, type MethodHost } from "@leveros/protocol/invocation/invocation-server.ts";
 import { describeIdentity, type Hello, type Identity } from "@leveros/protocol/session/hello.ts";
 import { defaultSessionLimits, type SessionLimits } from "@leveros/protocol/session/limits.ts";
+import { Places } from "@leveros/protocol/session/places.ts";
 import {
   type Caller,
   encodeFields,
@@ -146,7 +147,9 @@ export class Agent implements LinkHost {
   readonly #views = new Map<string, { view: ServiceView; unsubscribe: () => void }>();
   /** All that are open, the dialed ones too. */
   readonly #sessions = new Set<Session>();
-  readonly #accepted = { app: 0, peer: 0, client: 0 };
+  readonly #accepted = { app: 0, peer: 0, client: 0, door: 0 };
+  /** Those of peers that have proven who they are. */
+  readonly #ofPeers: Places<Session>;
   /** The session of the app that has registered. */
   #app: { session: Session; link: Link; registration: Registration; methods: ReadonlySet<string> } | undefined;
   readonly #holder: SlotHolder | undefined;
@@ -175,6 +178,7 @@ export class Agent implements LinkHost {
     this.identity = options.identity;
     this.zone = options.zone;
     this.limits = { ...defaultAgentLimits, ...options.limits };
+    this.#ofPeers = new Places({ ofKeyMax: this.limits.sessionsOfPeerMax });
     this.observer = options.observer ?? silentObserver;
     this.wheel = new DeadlineWheel(options.clock);
     this.#sessionLimits = { ...defaultSessionLimits, ...options.sessionLimits };
@@ -319,15 +323,18 @@ export class Agent implements LinkHost {
 
   /**
    * A client outside: its calls go out from here, marked as such. Gives the session, for its host to end it in good
-   * time, or undefined if no more are taken; then the transport is closed. `limits` of a host's own door, which stands
-   * for many clients, may be wider than those of one.
+   * time, or undefined if no more are taken; then the transport is closed.
    */
-  acceptClient(
-    transport: Transport,
-    options: { readonly limits?: Partial<SessionLimits>; readonly onClose?: () => void } = {},
-  ): Session | undefined {
-    const limits = { ...this.#sessionLimits, ...clientSessionLimits, ...options.limits };
-    return this.#accept("client", transport, limits, options.onClose);
+  acceptClient(transport: Transport, options: { readonly onClose?: () => void } = {}): Session | undefined {
+    return this.#accept("client", transport, { ...this.#sessionLimits, ...clientSessionLimits }, options.onClose);
+  }
+
+  /**
+   * The host's own door, which stands for many clients outside. It is counted apart from them, so that no number of them
+   * keeps it out. Undefined if the agent is closed.
+   */
+  acceptDoor(transport: Transport, limits: SessionLimits): Session | undefined {
+    return this.#accept("client", transport, limits, undefined, "door");
   }
 
   /**
@@ -338,12 +345,23 @@ export class Agent implements LinkHost {
     this.#accept("client", transport, this.#sessionLimits);
   }
 
-  #accept(kind: Link["kind"], transport: Transport, limits: SessionLimits, onClose?: () => void): Session | undefined {
-    if (this.#isClosed || this.#accepted[kind] >= this.limits.sessionsMax) {
+  #accept(
+    kind: Link["kind"],
+    transport: Transport,
+    limits: SessionLimits,
+    onClose?: () => void,
+    countedAs: Link["kind"] | "door" = kind,
+  ): Session | undefined {
+    const proven = kind === "peer" ? transport.provenPeer?.identity : undefined;
+    const peer = proven && describeIdentity(proven);
+    const isFull =
+      this.#accepted[countedAs] >= this.limits.sessionsMax ||
+      (peer !== undefined && this.#ofPeers.inTheWayOf(peer) !== undefined);
+    if (this.#isClosed || isFull) {
       transport.destroy();
       return undefined;
     }
-    this.#accepted[kind]++;
+    this.#accepted[countedAs]++;
     const link: Link = {
       kind,
       caller: noField,
@@ -375,7 +393,8 @@ export class Agent implements LinkHost {
           if (this.#app?.session === session) this.#appDrains();
         },
         onClose: () => {
-          this.#accepted[kind]--;
+          this.#accepted[countedAs]--;
+          this.#ofPeers.free(session);
           this.#onSessionClose(session);
           onClose?.();
         },
@@ -383,6 +402,7 @@ export class Agent implements LinkHost {
     });
     session.owner = link;
     this.#sessions.add(session);
+    if (peer !== undefined) this.#ofPeers.take(peer, session);
     return session;
   }
 

@@ -19,6 +19,8 @@ export interface AgentLimits {
   readonly subscriptionIdleMs: number;
   /** Sessions that the agent takes from apps, from peers and from outside, each. The connection of one more is closed. */
   readonly sessionsMax: number;
+  /** Of those that it takes from peers, the ones of a single peer that has proven who it is. */
+  readonly sessionsOfPeerMax: number;
   /**
    * What released slots had in them, kept here for their next holders, and what is received of others: bytes together. A
    * slot whose contents do not fit is handed over without them.
@@ -34,5 +36,7 @@ export const defaultAgentLimits: AgentLimits = {
   attemptsMax: 5,
   subscriptionIdleMs: 600_000,
   sessionsMax: 4096,
+  // A peer needs one; but a channel may outlive the session that new calls go by, for as long as it likes.
+  sessionsOfPeerMax: 512,
   handOverBytesMax,
 };

@@ -1,8 +1,20 @@
-/** The admin port of every process: `/metrics`, `/livez`, `/readyz`, and beside an app the hook that drains it. */
+/**
+ * The admin port of every process: `/metrics`, `/livez`, `/readyz`, and beside an app the hook that drains it.
+ *
+ * Whatever reaches the pod may connect here. Invariant: who only holds connections keeps no probe out; when there are too
+ * many, the oldest on which nothing is to be answered is closed.
+ */
 
 import { createHash, timingSafeEqual } from "node:crypto";
-import { createServer } from "node:http";
+import { createServer, type Server } from "node:http";
+import type { Socket } from "node:net";
+import { Places } from "@leveros/protocol/session/places.ts";
 import type { Registry } from "prom-client";
+
+/** Connections, and those of one address: one more closes the oldest of them that waits for no answer. */
+export const adminConnectionLimits = { max: 64, ofKeyMax: 16 };
+/** How long a request may take to arrive. */
+export const adminRequestMsMax = 5000;
 
 export interface AdminOptions {
   readonly host: string;
@@ -25,8 +37,17 @@ export interface AdminServer {
 
 /** Rejects with the system's error when the port cannot be had. */
 export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
-  const server = createServer((request, response) => {
+  // Of requests, not of answers: a drain takes as long as it does. Node looks for late ones at this interval only.
+  const times = {
+    headersTimeout: adminRequestMsMax,
+    requestTimeout: adminRequestMsMax,
+    connectionsCheckingInterval: 1000,
+  };
+  const server = createServer(times, (request, response) => {
+    const isAnswered = waits(request.socket);
     const answer = (status: number, text: string, type = "text/plain; charset=utf-8") => {
+      // Who does not read its answer is not waited for.
+      isAnswered();
       response.writeHead(status, { "content-type": type });
       response.end(request.method === "HEAD" ? undefined : text);
     };
@@ -57,10 +78,7 @@ export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
         return answer(404, "there is /metrics, /livez and /readyz\n");
     }
   });
-  // Of requests, not of answers: a drain takes as long as it does.
-  server.headersTimeout = 5000;
-  server.requestTimeout = 5000;
-  server.maxConnections = 64;
+  const waits = limitConnections(server);
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen({ host: options.host, port: options.port }, () => {
@@ -77,6 +95,30 @@ export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
       });
     });
   });
+}
+
+/** Gives what is to be told of each request, and what that gives once there is an answer. */
+function limitConnections(server: Server): (socket: Socket) => () => void {
+  const places = new Places<Socket>(adminConnectionLimits);
+  /** How many answers each of them waits for. */
+  const waiting = new WeakMap<Socket, number>();
+  const add = (socket: Socket, count: number) => void waiting.set(socket, (waiting.get(socket) ?? 0) + count);
+  server.on("connection", (socket) => {
+    const address = socket.remoteAddress ?? "";
+    const taken = places.inTheWayOf(address);
+    if (taken !== undefined) {
+      const idle = [...taken.holders].find((holder) => (waiting.get(holder) ?? 0) === 0);
+      (idle ?? socket).destroy();
+      if (idle === undefined) return;
+      places.free(idle);
+    }
+    places.take(address, socket);
+    socket.once("close", () => places.free(socket));
+  });
+  return (socket) => {
+    add(socket, 1);
+    return () => add(socket, -1);
+  };
 }
 
 const drainPath = "/drain/";

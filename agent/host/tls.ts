@@ -18,6 +18,7 @@ import {
   type Server as TlsServer,
 } from "node:tls";
 import { helloOf, parseSpiffeId, printSpiffeId, type SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
+import { Places } from "@leveros/protocol/session/places.ts";
 import { DuplexTransport } from "@leveros/protocol/transport/duplex-transport.ts";
 import type { ProvenPeer, Transport } from "@leveros/protocol/transport/transport.ts";
 import type { RefusalReason, Refusals } from "./refusals.ts";
@@ -49,6 +50,11 @@ export const handshakeTimeoutMs = 5000;
  * give up, and all was for nothing.
  */
 export const handshakesMaxDefault = 512;
+/**
+ * Of one address, so that whoever is silent keeps out only those that share it. An eighth, and not fewer: many pods may have
+ * the address of their node.
+ */
+export const handshakesOfAddressMaxDefault = 64;
 /** One that has taken longer makes room for the next: its dialer has given up. */
 const handshakeMs = 3000;
 
@@ -93,8 +99,11 @@ export interface TlsListenerOptions {
   readonly acceptsAnonymous?: boolean;
   /** 512 unless set. */
   readonly handshakesMax?: number;
+  /** Of one address; 64 unless set. */
+  readonly handshakesOfAddressMax?: number;
   readonly refusals: Refusals;
-  readonly onTransport: (transport: Transport, id: SpiffeId | undefined) => void;
+  /** `source` is the IP address it comes from. */
+  readonly onTransport: (transport: Transport, id: SpiffeId | undefined, source: string) => void;
 }
 
 /** Listens, also while there are no credentials: connections fail until then. Rejects with the system's error. */
@@ -117,7 +126,7 @@ export function listenTls(options: TlsListenerOptions): Promise<Listener> {
     if (found.refusal === undefined) {
       const source = sourceOf(socket);
       const name = `tls:${source}:${socket.remotePort}`;
-      return options.onTransport(transportOf(socket, name, found.id, refusals, source), found.id);
+      return options.onTransport(transportOf(socket, name, found.id, refusals, source), found.id, source);
     }
     refusals.refused(found.refusal, sourceOf(socket), found.detail, found.id);
     socket.on("error", ignored);
@@ -137,29 +146,46 @@ export function listenTls(options: TlsListenerOptions): Promise<Listener> {
   });
 }
 
-/** A listener that hands its connections to `server`, at most `handshakesMax` of them at a time before they are proven. */
-function admitting(server: TlsServer, { handshakesMax = handshakesMaxDefault, refusals }: TlsListenerOptions): Server {
-  /** By the peer's address and port; oldest first. */
-  const underWay = new Map<string, { readonly socket: Socket; readonly sinceMs: number }>();
+interface Handshake {
+  readonly socket: Socket;
+  readonly sinceMs: number;
+}
+
+/** A listener that hands its connections to `server`, of which not too many at a time are before they are proven. */
+function admitting(server: TlsServer, options: TlsListenerOptions): Server {
+  const { handshakesMax: max = handshakesMaxDefault, refusals } = options;
+  const { handshakesOfAddressMax: ofKeyMax = handshakesOfAddressMaxDefault } = options;
+  const places = new Places<Handshake>({ max, ofKeyMax });
+  /** By the peer's address and port: the socket that is secure is another one. */
+  const underWay = new Map<string, Handshake>();
   const nameOf = ({ remoteAddress, remotePort }: Socket) => `${remoteAddress} ${remotePort}`;
-  server.prependListener("secureConnection", (socket) => underWay.delete(nameOf(socket)));
+  const isOver = (name: string, handshake: Handshake | undefined) => {
+    if (handshake === undefined) return;
+    places.free(handshake);
+    if (underWay.get(name) === handshake) underWay.delete(name);
+  };
+  server.prependListener("secureConnection", (socket) => isOver(nameOf(socket), underWay.get(nameOf(socket))));
   return createDoor({ noDelay: true }, (socket) => {
     socket.on("error", ignored);
     const sinceMs = performance.now();
-    if (underWay.size >= handshakesMax) {
-      const [name, oldest] = underWay.entries().next().value as [string, { socket: Socket; sinceMs: number }];
+    const source = sourceOf(socket);
+    const taken = places.inTheWayOf(source);
+    if (taken !== undefined) {
+      const { oldest } = taken;
       const isLate = sinceMs - oldest.sinceMs >= handshakeMs;
       const refused = isLate ? oldest.socket : socket;
-      refusals.refused("overloaded", sourceOf(refused), `${handshakesMax} handshakes are under way`);
+      const whose = taken.areOfKey ? " from this address" : "";
+      const text = `${taken.max} handshakes${whose} are under way, the most at a time; who dials tries again`;
+      refusals.refused("overloaded", sourceOf(refused), text);
       refused.destroy();
       if (!isLate) return;
-      underWay.delete(name);
+      places.free(oldest);
     }
     const name = nameOf(socket);
-    underWay.set(name, { socket, sinceMs });
-    socket.once("close", () => {
-      if (underWay.get(name)?.socket === socket) underWay.delete(name);
-    });
+    const handshake = { socket, sinceMs };
+    places.take(source, handshake);
+    underWay.set(name, handshake);
+    socket.once("close", () => isOver(name, handshake));
     server.emit("connection", socket);
   });
 }

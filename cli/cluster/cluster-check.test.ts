@@ -94,8 +94,52 @@ describe("--pre", () => {
       "× rights-to-install: you may create CRDs and cluster roles",
       "× rights-to-install: you may grant the operator its rights",
     ]);
-    expect(hints[0]).toMatch(/^You may not create clusterroles\.rbac\.authorization\.k8s\.io\./);
+    expect(hints[0]).toMatch(/^You may not get\/create\/patch\/delete clusterroles\.rbac\.authorization\.k8s\.io\./);
     expect(hints[1]).toMatch(/^You may not watch nodes\./);
+  });
+
+  test.each<[string, (asked: Record<string, string>) => boolean, string[]]>([
+    [
+      "a right that a role grants in the cluster",
+      ({ resource, name, verb }) => resource === "configmaps" && name === "lever-trust" && verb === "delete",
+      ["delete configmaps lever-trust"],
+    ],
+    [
+      "one that it grants in the namespace",
+      ({ resource, namespace, verb }) => resource === "leases" && namespace === "lever-system" && verb === "create",
+      ["create leases.coordination.k8s.io"],
+    ],
+    [
+      "a subresource",
+      ({ resource, subresource }) => resource === "leverservices" && subresource === "finalizers",
+      ["update leverservices/finalizers.leveros.dev"],
+    ],
+    [
+      "Helm's own Secrets",
+      ({ resource, name, verb }) => resource === "secrets" && name === undefined && verb === "list",
+      ["list secrets"],
+    ],
+  ])("without %s", async (_, isRefused, missing) => {
+    const refuse = (refuses: (asked: Record<string, string>) => boolean) =>
+      kube.answers.set(review, (body) => {
+        const { resourceAttributes } = (body as { spec: { resourceAttributes: Record<string, string> } }).spec;
+        return { status: { allowed: !refuses(resourceAttributes) } };
+      });
+    // Nor may one bind, or grant what one does not have.
+    refuse((asked) => asked["verb"] === "bind" || isRefused(asked));
+    expect((await failed(true)).hints).toEqual(missing.map((what) => expect.stringContaining(`You may not ${what}.`)));
+    // The other way round it is of no use.
+    refuse((asked) => asked["verb"] === "escalate" || isRefused(asked));
+    expect((await failed(true)).isOk).toBe(false);
+  });
+
+  test("who may grant and bind anything need not have the rights", async () => {
+    kube.answers.set(review, (body) => {
+      const { resource, verb } = (body as { spec: { resourceAttributes: Record<string, string> } }).spec
+        .resourceAttributes;
+      return { status: { allowed: resource !== "leases" && verb !== "watch" } };
+    });
+    expect((await failed(true)).isOk).toBe(true);
   });
 
   test("a namespace that is Lever's already, and CRDs of another version", async () => {

@@ -210,7 +210,7 @@ class InstallationCheck {
       const daysLeft = Math.max(
         ...certificates.map((text) => (new X509Certificate(text).validToDate.getTime() - clock.now()) / dayMs),
       );
-      if (daysLeft <= 0) return { failed: "It has ended: nobody can connect any more. See docs/operator.md." };
+      if (daysLeft <= 0) return { failed: "It has ended: nobody can connect any more. See docs/identity.md." };
       if (daysLeft >= trustDaysMin) return undefined;
       return {
         warning: `It ends in ${Math.floor(daysLeft)} days, and the next one is not there yet; the leader's log says why.`,

@@ -119,6 +119,16 @@ describe("a question", () => {
   });
 });
 
+test("a leader whose pod is gone is waited for to be replaced", async () => {
+  await replica("operator-a");
+  leader = "operator-gone";
+  const asked = explain();
+  setTimeout(() => {
+    leader = "operator-a";
+  }, 100);
+  expect(await asked).toMatchObject({ by: "operator-a" });
+});
+
 describe("what is wrong is said with what to do", () => {
   test("no operator", async () => {
     const error = await failure(operator.services());

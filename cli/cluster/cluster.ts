@@ -23,6 +23,8 @@ export interface Right {
   readonly group: string;
   /** With its subresource: `pods/portforward`. */
   readonly resource: string;
+  /** The one object's; undefined: any. */
+  readonly name?: string;
   /** Undefined: of the whole cluster. */
   readonly namespace?: string | undefined;
 }
@@ -70,9 +72,19 @@ export class Cluster implements Disposable {
     });
   }
 
-  /** A connection to a port of a pod's loopback address. Whether anybody listens there is known when it ends. */
+  /**
+   * A connection to a port of a pod's loopback address. Whether anybody listens there is known when it ends. A pod that
+   * is not there is AGENT_UNREACHABLE.
+   */
   forward(pod: ObjectName & { readonly namespace: string }, port: number, signal?: AbortSignal): Promise<Transport> {
-    return this.explained(portForward(this.#config, pod, port, signal), {
+    const opened = portForward(this.#config, pod, port, signal).catch((error: unknown) => {
+      if (!KubeError.is(error) || !error.isNotFound) throw error;
+      throw new LeverError("AGENT_UNREACHABLE", `pod ${pod.namespace}/${pod.name} is not there any more`, {
+        effect: "none",
+        cause: error,
+      });
+    });
+    return this.explained(opened, {
       // A WebSocket begins as a GET, which servers before 1.35 go by; those since then by both.
       verbs: ["get", "create"],
       group: pods.group,

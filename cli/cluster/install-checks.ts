@@ -5,6 +5,15 @@ import { deployments, type KubeObject, type ResourceKind } from "@leveros/operat
 import type { CheckList } from "../check-list.ts";
 import { apiServerChecks, definitionChecks, nodeClockChecks, shortList } from "./api-server-checks.ts";
 import { type Cluster, type Right, rightTo } from "./cluster.ts";
+import {
+  clusterGrants,
+  clusterObjects,
+  insteadOfClusterGrants,
+  insteadOfNamespacedGrants,
+  namespacedGrants,
+  namespacedObjects,
+  waitRights,
+} from "./install-rights.ts";
 import { operatorDeployment } from "./operator-pods.ts";
 
 const namespaces: ResourceKind = {
@@ -23,36 +32,6 @@ const accessReviews: ResourceKind = {
   isNamespaced: false,
 };
 
-/** What the chart has, besides the namespace. */
-const clusterKinds: readonly (readonly [group: string, resource: string])[] = [
-  ["apiextensions.k8s.io", "customresourcedefinitions"],
-  ["rbac.authorization.k8s.io", "clusterroles"],
-  ["rbac.authorization.k8s.io", "clusterrolebindings"],
-];
-const namespacedKinds: readonly (readonly [group: string, resource: string])[] = [
-  ["apps", "deployments"],
-  ["", "services"],
-  ["", "serviceaccounts"],
-  ["", "secrets"],
-  ["rbac.authorization.k8s.io", "roles"],
-  ["rbac.authorization.k8s.io", "rolebindings"],
-  ["policy", "poddisruptionbudgets"],
-];
-/** What the operator's ClusterRole gives: nobody may give what he does not have, unless he may `escalate`. */
-const operatorRights: readonly Right[] = [
-  { verbs: ["watch"], group: "leveros.dev", resource: "leverservices" },
-  { verbs: ["patch"], group: "leveros.dev", resource: "leverservices/status" },
-  { verbs: ["update"], group: "leveros.dev", resource: "leverendpointtables" },
-  { verbs: ["patch"], group: "apps", resource: "deployments" },
-  { verbs: ["watch"], group: "apps", resource: "replicasets" },
-  { verbs: ["watch"], group: "", resource: "pods" },
-  { verbs: ["watch"], group: "", resource: "nodes" },
-  { verbs: ["create"], group: "", resource: "configmaps" },
-  { verbs: ["create"], group: "events.k8s.io", resource: "events" },
-  { verbs: ["create"], group: "authentication.k8s.io", resource: "tokenreviews" },
-];
-const escalate: Right = { verbs: ["escalate"], group: "rbac.authorization.k8s.io", resource: "clusterroles" };
-
 export async function installChecks(list: CheckList, cluster: Cluster): Promise<void> {
   const clock = await apiServerChecks(list, cluster);
   if (clock === undefined) return;
@@ -60,12 +39,16 @@ export async function installChecks(list: CheckList, cluster: Cluster): Promise<
   const exists = await namespaceChecks(list, cluster);
 
   list.heading("rights-to-install");
-  if (!exists) await rightsCheck(list, cluster, `create namespace ${namespace}`, [create("", "namespaces")]);
-  const whole = clusterKinds.map(([group, resource]) => create(group, resource));
-  await rightsCheck(list, cluster, "create CRDs and cluster roles", whole);
-  const inside = namespacedKinds.map(([group, resource]) => create(group, resource, namespace));
-  await rightsCheck(list, cluster, `create the chart's objects in ${namespace}`, inside);
-  await rightsCheck(list, cluster, "grant the operator its rights", operatorRights, escalate);
+  const createNamespace: Right = { verbs: ["create"], group: "", resource: "namespaces" };
+  if (!exists) await rightsCheck(list, cluster, `create namespace ${namespace}`, [createNamespace]);
+  await rightsCheck(list, cluster, "create CRDs and cluster roles", clusterObjects);
+  const inside = (rights: readonly Right[]) => rights.map((right) => ({ ...right, namespace }));
+  const objects = inside([...namespacedObjects, ...waitRights]);
+  await rightsCheck(list, cluster, `create the chart's objects in ${namespace}`, objects);
+  const what = "grant the operator its rights";
+  await rightsCheck(list, cluster, what, clusterGrants, insteadOfClusterGrants);
+  const instead = inside(insteadOfNamespacedGrants);
+  await rightsCheck(list, cluster, `${what} in ${namespace}`, inside(namespacedGrants), instead);
 
   await definitionChecks(list, cluster, false);
   await nodeClockChecks(list, cluster, clock);
@@ -106,37 +89,48 @@ async function namespaceChecks(list: CheckList, cluster: Cluster): Promise<boole
   return true;
 }
 
-/** One check for all of them; `instead` would do too. */
+/** One check for all of them; all of `instead` would do too. */
 async function rightsCheck(
   list: CheckList,
   cluster: Cluster,
   what: string,
   rights: readonly Right[],
-  instead?: Right,
+  instead: readonly Right[] = [],
 ): Promise<void> {
   await list.look(`you may ${what}`, async () => {
-    if (instead !== undefined && (await isAllowed(cluster, instead))) return undefined;
-    const answers = await Promise.all(rights.map((right) => isAllowed(cluster, right)));
-    const missing = rights.filter((_, index) => answers[index] !== true);
+    if (instead.length > 0 && (await missingOf(cluster, instead)).length === 0) return undefined;
+    const missing = await missingOf(cluster, rights);
     if (missing.length === 0) return undefined;
-    const texts = missing.map(
-      ({ verbs, group, resource }) => `${verbs[0]} ${group === "" ? resource : `${resource}.${group}`}`,
-    );
+    const texts = missing.map(({ verbs, group, resource, name }) => {
+      const which = name === undefined ? "" : ` ${name}`;
+      return `${verbs.join("/")} ${group === "" ? resource : `${resource}.${group}`}${which}`;
+    });
     return { failed: `You may not ${shortList(texts)}. Have a cluster's admin install it, or grant you that.` };
   });
 }
 
-async function isAllowed(cluster: Cluster, right: Right): Promise<boolean> {
+/** Those of `rights`, with those of their verbs, that are not allowed. */
+async function missingOf(cluster: Cluster, rights: readonly Right[]): Promise<Right[]> {
+  const answers = rights.map(async (right) => {
+    const allowed = await Promise.all(right.verbs.map((verb) => isAllowed(cluster, right, verb)));
+    return { ...right, verbs: right.verbs.filter((_, index) => allowed[index] !== true) };
+  });
+  return (await Promise.all(answers)).filter(({ verbs }) => verbs.length > 0);
+}
+
+async function isAllowed(cluster: Cluster, right: Right, verb: string): Promise<boolean> {
+  const { group, name, namespace } = right;
   const [resource, subresource] = right.resource.split("/");
   const review = {
     metadata: {} as KubeObject["metadata"],
     spec: {
       resourceAttributes: {
-        verb: right.verbs[0],
-        group: right.group,
+        verb,
+        group,
         resource,
         ...(subresource !== undefined && { subresource }),
-        ...(right.namespace !== undefined && { namespace: right.namespace }),
+        ...(name !== undefined && { name }),
+        ...(namespace !== undefined && { namespace }),
       },
     },
   };
@@ -146,8 +140,4 @@ async function isAllowed(cluster: Cluster, right: Right): Promise<boolean> {
   );
   const { status } = await cluster.explained(asked, rightTo("create", accessReviews));
   return status?.allowed === true;
-}
-
-function create(group: string, resource: string, namespace?: string): Right {
-  return { verbs: ["create"], group, resource, namespace };
 }

@@ -1,6 +1,6 @@
 /** The operator's replicas in a cluster, and which one leads. */
 
-import { kubectl, kubectlJson } from "./kubectl.ts";
+import { kubectl } from "./kubectl.ts";
 import { leverNamespace } from "./lever-install.ts";
 import { type ListedPod, listPods } from "./service-pods.ts";
 import { until } from "./until.ts";
@@ -11,19 +11,16 @@ export function operatorPods(): Promise<readonly ListedPod[]> {
   return listPods(leverNamespace, "app.kubernetes.io/name=lever,app.kubernetes.io/component=operator");
 }
 
-interface Lease {
-  readonly spec: { readonly holderIdentity?: string; readonly leaseTransitions?: number };
-}
-
 /** Who leads: its name is its pod's and one of its process. Waits for one that is not `other`. */
 export async function leader(other?: string): Promise<{ readonly name: string; readonly pod: string }> {
-  const get = ["get", `lease/${operatorDeployment}`, "--namespace", leverNamespace];
+  const lease = [`lease/${operatorDeployment}`, "--namespace", leverNamespace];
+  // After a first installation it is not there at once.
+  const get = ["get", ...lease, "--ignore-not-found", "--output=jsonpath={.spec.holderIdentity}"];
   return until(
     "an operator leads",
     async () => {
-      const { holderIdentity } = (await kubectlJson<Lease>(get)).spec;
-      if (holderIdentity === undefined || holderIdentity === "" || holderIdentity === other) return undefined;
-      return { name: holderIdentity, pod: holderIdentity.replace(/_[^_]*$/, "") };
+      const name = await kubectl(get);
+      return name !== "" && name !== other && { name, pod: name.replace(/_[^_]*$/, "") };
     },
     60_000,
   );

@@ -32,7 +32,7 @@ operator:
   priorityClassName: system-cluster-critical
 agent:
   image: { registry: registry.example.org, tag: 9.9.9, pullPolicy: Always }
-  runAsUser: 65532
+  runAsUser: null
 gateway:
   defaultEnvironment: shop
   environmentHosts: { shop.example.org: shop, blog.example.org: blog }
@@ -131,6 +131,17 @@ test("where a pod cannot sleep before its end, its own program does", async () =
   expect(await render("default", "1.29.0")).toContain("exec: { command: [node, -e,");
 });
 
+test.each<[string, string]>([
+  ["agent.resources.limits.memory=1.5Gi", '"limits":{"memory":"1.5Gi"}'],
+  ["agent.resources.limits.memory=1073741824", '"limits":{"memory":1073741824}'],
+  ["agent.resources.requests.cpu=0.5", '"requests":{"cpu":0.5,"memory":"64Mi"}'],
+  ["agent.resources.requests=null", '{"limits":{"memory":"128Mi"}}'],
+])("%s is what agents get", async (value, expected) => {
+  const set = /=[\d.]+$|null$/.test(value) ? "--set-json" : "--set";
+  const said = await helm(["template", "lever", chartDirectory, "--kube-version=1.34.0", set, value]);
+  expect(/--agent-resources=(.*)/.exec(said)?.[1]).toContain(expected);
+});
+
 describe("what is not right is refused, and said", () => {
   test.each<[string, string]>([
     ["operator.replica=3", "at '/operator': additional properties 'replica' not allowed"],
@@ -143,6 +154,22 @@ describe("what is not right is refused, and said", () => {
     ["operator.extraArgs={verbose}", "at '/operator/extraArgs/0'"],
     ["operator.resources.limits.memory=much", "at '/operator/resources/limits/memory'"],
     ["operator.resources.limit.memory=1Gi", "additional properties 'limit' not allowed"],
+    ["agent.resources.limits.ephemeral-storage=1Gi", "at '/agent/resources/limits': additional properties"],
+    ["agent.resources.claims={gpu}", "at '/agent/resources': additional properties 'claims' not allowed"],
+    ["agent.resources.limits.memory=100m", "at '/agent/resources/limits/memory'"],
+    ["agent.resources.limits.memory=48Mi", "agent.resources.limits.memory is 48Mi, expected from 64Mi to 16Gi"],
+    ["agent.resources.limits.memory=16.5Gi", "agent.resources.limits.memory is 16.5Gi, expected from 64Mi to 16Gi"],
+    ["agent.resources.requests.memory=0.5Mi", "agent.resources.requests.memory is 0.5Mi, expected from 1Mi to 16Gi"],
+    ["agent.resources.requests.cpu=65", "agent.resources.requests.cpu is 65, expected from 1m to 64"],
+    ["agent.resources.requests.cpu=0", "agent.resources.requests.cpu is 0, expected from 1m to 64"],
+    [
+      "agent.resources.requests.memory=256Mi",
+      "agent.resources.limits.memory is 128Mi, expected at least agent.resources.requests.memory, which is 256Mi",
+    ],
+    [
+      "agent.resources.limits.cpu=19m",
+      "agent.resources.limits.cpu is 19m, expected at least agent.resources.requests.cpu, which is 20m",
+    ],
     ["agent.runAsUser=0", "at '/agent/runAsUser': minimum: got 0, want 1"],
     ["gateway.defaultEnvironment=Shop", "at '/gateway/defaultEnvironment'"],
     ["gateway.environmentHosts.shop=A_B", "at '/gateway/environmentHosts/shop'"],
@@ -165,6 +192,19 @@ describe("what is not right is refused, and said", () => {
     ]);
     expect(exitCode).not.toBe(0);
     expect(stderr).toContain(message);
+  });
+
+  test("a number of processors that is finer than Kubernetes takes", async () => {
+    const set = ["--set-json", "agent.resources.requests.cpu=0.1234"];
+    const { exitCode, stderr } = await helmResult([
+      "template",
+      "lever",
+      chartDirectory,
+      "--kube-version=1.34.0",
+      ...set,
+    ]);
+    expect(exitCode).not.toBe(0);
+    expect(stderr).toContain("agent.resources.requests.cpu is 0.1234, expected at most three digits after the point");
   });
 
   test("an older Kubernetes", async () => {

@@ -73,6 +73,7 @@ describe("an installation", () => {
   test("says what to do next", async () => {
     const notes = await helm(["get", "notes", "lever", "--namespace", leverNamespace]);
     expect(notes).toContain("kubectl apply -f examples/hello/hello.yaml");
+    expect(notes).toContain("# operator: 2, gateway: 2, all ready");
     expect(notes).toContain("kubectl get lsvc");
   });
 
@@ -209,5 +210,47 @@ describe("uninstalling", () => {
     await waitReady(namespace, "hello");
     expect(uids(await podsOf(namespace, "hello"))).toEqual(expect.arrayContaining(hello));
     expect(await call()).toEqual({ value: "Hello, world!" });
+  });
+});
+
+describe("a release in its first revision", () => {
+  const args = ["--namespace", leverNamespace, "--wait", "--timeout=60s"];
+  const last = async () => {
+    const text = await helm(["history", "lever", "--namespace", leverNamespace, "--max=1", "--output=json"]);
+    return (JSON.parse(text) as { revision: number; status: string; description: string }[]).at(-1);
+  };
+  const state = async () => {
+    const { holderIdentity, leaseTransitions } = (await lease()).spec;
+    return {
+      pods: [uids(await partPods("operator")), uids(await partPods("gateway"))],
+      data: await secretData(),
+      holderIdentity,
+      leaseTransitions,
+    };
+  };
+  let before: Awaited<ReturnType<typeof state>>;
+
+  beforeAll(async () => {
+    expect(await last()).toMatchObject({ revision: 1, status: "deployed" });
+    before = await state();
+  });
+
+  test("an upgrade --atomic that fails goes back to it", async () => {
+    const flags = [...installFlags(["operator.image.tag=missing"]), "--timeout=20s", "--atomic"];
+    const { exitCode, stderr } = await helmResult(["upgrade", "lever", chartDirectory, ...flags]);
+    expect(exitCode).not.toBe(0);
+    expect(stderr).toContain("has been rolled back due to atomic being set");
+    expect(await last()).toMatchObject({ revision: 3, status: "deployed", description: "Rollback to 1" });
+    // What of the failed one has been started goes a moment later.
+    await expect.poll(state, { timeout: 30_000 }).toEqual(before);
+    expect(await call()).toEqual({ value: "Hello, world!" });
+  });
+
+  test("a rollback goes back to it", async () => {
+    await installLever(["operator.podDisruptionBudget.enabled=false"]);
+    await helm(["rollback", "lever", "1", ...args]);
+    expect(await last()).toMatchObject({ revision: 5, status: "deployed", description: "Rollback to 1" });
+    await inLever("get", "pdb/lever-operator");
+    expect(await state()).toEqual(before);
   });
 });

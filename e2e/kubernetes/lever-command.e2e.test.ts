@@ -225,9 +225,8 @@ describe("changes", () => {
   });
 
   test("evict: another instance serves in its place, and no call fails", async () => {
-    const [pod] = await podsOf(namespace, "chat");
-    const name = pod?.metadata.name ?? "";
-    const bench = ask("bench", "/hello/sayHello", '"Ada"', "-d", "8", "-c", "2", "-o", "json");
+    const { holder: name } = await json<{ holder: string }>("explain", "/chat/room-7/");
+    const bench = ask("bench", "/chat/room-7/history", "-d", "8", "-c", "2", "-o", "json");
     const { stdout, exitCode } = await ask("evict", name);
     console.log(stdout);
     expect(exitCode).toBe(0);

@@ -237,6 +237,16 @@ describe("a change", () => {
     expect((await inNamespace("get", "lsvc/chat")).split("\n")[1]).toMatch(/^chat +True +5 +5 /);
   });
 
+  test("to no instance and back is said by the scale", async () => {
+    await inNamespace("scale", "lsvc/chat", "--replicas=0");
+    await inNamespace("wait", "lsvc/chat", "--for=jsonpath={.status.replicas}=0", "--timeout=60s");
+    const outcome = await callFrom(namespace, nameOf(callers[0] as ServicePod), "/chat/room-1/history");
+    expect(outcome).toMatchObject({ reason: "NO_INSTANCES" });
+    await inNamespace("scale", "lsvc/chat", "--replicas=2");
+    await waitReady(namespace, "chat");
+    expect(await podsOf(namespace, "chat")).toHaveLength(2);
+  });
+
   test("by kubectl delete takes along all that was made of the service", async () => {
     await inNamespace("delete", "lsvc/chat");
     for (const kind of ["deployment/chat", "leverendpointtable/chat"]) {
@@ -252,6 +262,16 @@ describe("a change", () => {
     );
     const outcome = await callFrom(namespace, nameOf(callers[0] as ServicePod), "/chat/room-1/history");
     expect(outcome).toMatchObject({ reason: "SERVICE_NOT_FOUND" });
+  });
+
+  test("by kubectl delete that waits for its dependants comes to an end", async () => {
+    await inNamespace("delete", "lsvc/rooms", "--cascade=foreground", "--timeout=90s");
+    for (const kind of ["deployment/rooms", "leverendpointtable/rooms"]) {
+      await until(
+        `the end of ${kind}`,
+        async () => (await kubectlResult(["get", kind, "--namespace", namespace])).exitCode !== 0,
+      );
+    }
   });
 });
 

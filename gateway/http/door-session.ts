@@ -49,10 +49,8 @@ export class DoorSession {
     const open = this.#session;
     if (open?.isAvailable === true) return open;
     const [here, there] = memoryTransportPair(this.#clock, { names: ["http", "agent"] });
-    if (this.#agent.acceptClient(there, { limits }) === undefined) {
-      throw new LeverError("OVERLOADED", "the gateway has as many sessions as it may, or is about to end", {
-        effect: "none",
-      });
+    if (this.#agent.acceptDoor(there, limits) === undefined) {
+      throw new LeverError("DRAINING", "the gateway is about to end; ask another one", { effect: "none" });
     }
     this.#session = new Session({
       transport: here,

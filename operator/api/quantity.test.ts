@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { formatBytes, quantityBytes, quantityMillis } from "./quantity.ts";
+import { formatBytes, quantityBytes, quantityMillis, wholeQuantity } from "./quantity.ts";
 
 // The verdicts are those of the API server's own quantity library over the generated CRD.
 test.each([
@@ -79,4 +79,18 @@ test.each([
 
 test.each(["", "m", ".5", "0.5m", "-1", "1.", "1e3", "1Ki", 0.5555])("%j is no quantity of processors", (text) => {
   expect(quantityMillis(text)).toBe(undefined);
+});
+
+test.each([
+  ["1.5Gi", "1536Mi"],
+  ["0.5Mi", "512Ki"],
+  ["1.5k", "1500"],
+  ["0.0001Ki", "1"],
+  ["64Mi", "64Mi"],
+  ["1.5", "1.5"],
+  ["1.5m", "1.5m"],
+  ["1.5E", "1.5E"],
+  ["much", "much"],
+])("%s as a whole quantity is %s", (text, whole) => {
+  expect(wholeQuantity(text)).toBe(whole);
 });

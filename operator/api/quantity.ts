@@ -2,7 +2,7 @@
  * Kubernetes quantities of bytes: `1Mi`, `500k`, `2e6`, `1048576`; and of processors: `2`, `0.5`, `20m`.
  *
  * The grammar is that of k8s.io/apimachinery/pkg/api/resource without fractions (`1.5Mi`, `100m`): a number of bytes is
- * whole, and the API server's own rules count fractions as no integers.
+ * whole, and the API server's own rules count fractions as no integers. `wholeQuantity` makes one of them a whole one.
  */
 
 /** The same for zod, the CRD and the parser. */
@@ -32,6 +32,14 @@ export function quantityBytes(quantity: string | number): number | undefined {
   const factor = factors[suffix] ?? (suffix === "" ? 1n : 10n ** BigInt(suffix.replace(/^[eE]\+?/, "")));
   const bytes = Number(BigInt(digits) * factor);
   return Number.isSafeInteger(bytes) ? bytes : undefined;
+}
+
+/** `1.5Gi` as `1536Mi`, rounded up as Kubernetes does; anything else as it is. */
+export function wholeQuantity(quantity: string): string {
+  const [, number, suffix = ""] = /^([0-9]{1,20}\.[0-9]{1,9})([kMGTPE]|[KMGTPE]i)$/.exec(quantity) ?? [];
+  if (number === undefined) return quantity;
+  const bytes = Math.ceil(Number(number) * Number(factors[suffix]));
+  return Number.isSafeInteger(bytes) ? formatBytes(bytes) : quantity;
 }
 
 /** The same for zod, the CRD and the parser. */

@@ -22,6 +22,7 @@ import {
 } from "./discovery-connection.ts";
 import {
   agentSessionsMax,
+  agentSessionsOfPeerMax,
   type OperatorCall,
   type OperatorChannel,
   OperatorServer,
@@ -82,6 +83,7 @@ export class DiscoveryServer {
         }),
       },
       sessionsMax,
+      sessionsOfPeerMax: agentSessionsOfPeerMax,
       library,
     });
   }
@@ -95,9 +97,12 @@ export class DiscoveryServer {
     return this.#discovering.size;
   }
 
-  /** Begins a session with whoever dialled. The transport is the session's from here on. */
-  accept(transport: Transport): Session {
-    return this.#server.accept(transport);
+  /**
+   * Begins a session with whoever dialled. The transport is the session's from here on. Of one `peer`, if it is known
+   * who it is, 8 are open at a time: one more ends the oldest.
+   */
+  accept(transport: Transport, peer?: string): Session {
+    return this.#server.accept(transport, peer);
   }
 
   /** Ends all sessions, and takes no more. Agents go on with the tables that they have, and dial again. */

@@ -949,6 +949,15 @@ describe("the operator", () => {
     world.end();
   });
 
+  it("ends the oldest of more sessions of one peer than an agent has use for", async () => {
+    const world = new World();
+    const sessions = Array.from({ length: 9 }, () =>
+      world.server.accept(memoryTransportPair(world.clock)[1], "chat-1"),
+    );
+    expect(sessions.map(({ isClosed }) => isClosed)).toEqual([true, ...Array(8).fill(false)]);
+    world.end();
+  });
+
   it("refuses agents of unknown instances above the limit, and forgets those that leave", async () => {
     const world = new World();
     world.registry = new ServiceRegistry({

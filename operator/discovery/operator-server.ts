@@ -18,6 +18,7 @@ import {
   sessionWindowBytesMin,
   streamsMaxMin,
 } from "@leveros/protocol/session/limits.ts";
+import { Places } from "@leveros/protocol/session/places.ts";
 import { Session } from "@leveros/protocol/session/session.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { decodeArgs } from "@leveros/protocol/value/decode.ts";
@@ -38,6 +39,11 @@ export interface OperatorServerOptions {
   readonly channels?: Readonly<Record<string, OperatorChannel>>;
   /** One more is closed: OVERLOADED. */
   readonly sessionsMax: number;
+  /**
+   * Of one peer, where `accept` is told which it is; one more ends the oldest. So it is those of a peer that was cut off
+   * that go, and never the one that it comes back with. No limit unless set.
+   */
+  readonly sessionsOfPeerMax?: number;
   /** A session is ended after this time. */
   readonly sessionMsMax?: number;
   readonly library?: string | undefined;
@@ -45,6 +51,11 @@ export interface OperatorServerOptions {
 
 /** One for each agent, gateway and other replica, at a replica. */
 export const agentSessionsMax = 20_000;
+/**
+ * Of them, those of one identity. An agent has two, for tables and for leases, and for a while those that were cut off and
+ * are not known to be dead yet.
+ */
+export const agentSessionsOfPeerMax = 8;
 /** Of people at a time, at a replica. */
 export const peopleSessionsMax = 100;
 /** Agents send little: what all of them together may have half sent, in bytes. */
@@ -62,13 +73,15 @@ export class OperatorServer {
   readonly #options: OperatorServerOptions;
   readonly #server: InvocationServer;
   readonly #sessions = new Set<Session>();
+  readonly #ofPeers: Places<Session>;
   readonly #calls: ReadonlyMap<string, OperatorCall>;
   readonly #channels: ReadonlyMap<string, OperatorChannel>;
   #isClosed = false;
 
   constructor(options: OperatorServerOptions) {
     this.#options = options;
-    const { clock, calls = {}, channels = {} } = options;
+    const { clock, calls = {}, channels = {}, sessionsOfPeerMax = Number.POSITIVE_INFINITY } = options;
+    this.#ofPeers = new Places({ ofKeyMax: sessionsOfPeerMax });
     this.#calls = new Map(Object.entries(calls));
     this.#channels = new Map(Object.entries(channels));
     const host: MethodHost = {
@@ -88,9 +101,13 @@ export class OperatorServer {
     return this.#sessions.size;
   }
 
-  /** Begins a session with whoever dialled. The transport is the session's from here on. */
-  accept(transport: Transport): Session {
+  /**
+   * Begins a session with whoever dialled. The transport is the session's from here on. `peer` is whom the host takes it
+   * for, an identity or an address: whose sessions it counts as.
+   */
+  accept(transport: Transport, peer?: string): Session {
     const { clock, library, sessionsMax, sessionMsMax } = this.#options;
+    if (peer !== undefined) this.#makeRoom(peer);
     let timer: TimerHandle | undefined;
     const session: Session = new Session({
       transport,
@@ -107,11 +124,13 @@ export class OperatorServer {
         onOpen: (stream, open) => this.#server.onOpen(stream, open),
         onClose: () => {
           this.#sessions.delete(session);
+          this.#ofPeers.free(session);
           if (timer !== undefined) clock.clearTimer(timer);
         },
       },
     });
     this.#sessions.add(session);
+    if (peer !== undefined) this.#ofPeers.take(peer, session);
     if (this.#isClosed) session.close(stopping());
     else if (this.#sessions.size > sessionsMax) {
       session.close(
@@ -132,6 +151,20 @@ export class OperatorServer {
   close(): void {
     this.#isClosed = true;
     for (const session of [...this.#sessions]) session.close(stopping());
+  }
+
+  #makeRoom(peer: string): void {
+    const taken = this.#ofPeers.inTheWayOf(peer);
+    if (taken === undefined) return;
+    const { max: sessionsOfPeerMax, oldest } = taken;
+    oldest.close(
+      new LeverError(
+        "OVERLOADED",
+        `${peer} has opened more than ${sessionsOfPeerMax} sessions with the operator, the most that one may have; this ` +
+          "was the oldest: end those that are not used",
+        { effect: "none", details: { limit: "sessionsOfPeerMax", sessionsOfPeerMax } },
+      ),
+    );
   }
 
   #prepareCall(invocation: Invocation, args: Encoded): (() => unknown) | Promise<() => unknown> {

@@ -10,6 +10,7 @@ import { type AuthorityPem, makeAuthority, readAuthority } from "./authority.ts"
 import { CertificateIssuer, type IssueRefusal, type KnownInstance } from "./certificate-issuer.ts";
 import { foreignAuthority } from "./identity.fixture.ts";
 import type { Identity } from "./identity-secret.ts";
+import { addressRate } from "./issue-limits.ts";
 
 const clock = runtimeClock(globalThis);
 const nowMs = Date.now();
@@ -241,6 +242,24 @@ describe("what is refused", () => {
     await expect(ask(good)).rejects.toMatchObject({ reason: "OVERLOADED", effect: "none" });
     observed.set("shop/chat-2", { service: "chat", uid: "another" });
     await expect(ask({ ...good, extra: bound("chat-2", "another") })).resolves.toBeDefined();
+  });
+
+  test("one address that asks on and on: nothing is looked at any more, and others are served", async () => {
+    const garbage = (source: string) => issuer.issue([{ token: "t", request: "AA==" }], source);
+    for (let i = 0; i < addressRate.burst; i++) {
+      await expect(garbage("10.6.6.6")).rejects.toMatchObject({ reason: "INVALID_ARGUMENTS" });
+    }
+    await expect(garbage("10.6.6.6")).rejects.toMatchObject({
+      reason: "OVERLOADED",
+      effect: "none",
+      rawMessage: expect.stringMatching(
+        /from 10\.6\.6\.6 too often: at most 125, then 12\.5 a second; ask again later/,
+      ),
+    });
+    // Also of what is no request at all.
+    await expect(issuer.issue([], "10.6.6.6")).rejects.toMatchObject({ reason: "OVERLOADED" });
+    expect(issuer.refused).toMatchObject({ request: addressRate.burst, rate: 2 });
+    await expect(ask(good)).resolves.toBeDefined();
   });
 
   test.each([[[]], [[{}]], [[{ token: 1, request: "" }]], [[{ token: "t".repeat(20_000), request: "AA==" }]]])(

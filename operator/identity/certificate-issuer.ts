@@ -18,10 +18,11 @@ import { Pkcs10CertificateRequest } from "@peculiar/x509";
 import type { KubeClient } from "../kube/kube-client.ts";
 import { KubeError } from "../kube/kube-error.ts";
 import type { KubeObject } from "../kube/kube-object.ts";
-import { TokenBucket } from "../kube/token-bucket.ts";
+import { TokenBucket, type TokenBucketLimits } from "../kube/token-bucket.ts";
+import { TokenBuckets } from "../kube/token-buckets.ts";
 import { issue } from "./authority.ts";
 import type { Identity } from "./identity-secret.ts";
-import { podRate, reviewsAtOnceMax, reviewsBurst, reviewsPerSecond } from "./issue-limits.ts";
+import { addressRate, podRate, reviewRate, reviewsAtOnceMax } from "./issue-limits.ts";
 
 const tokenReviews = {
   group: "authentication.k8s.io",
@@ -73,7 +74,8 @@ export interface IssuerOptions {
 export const issueRefusals = ["request", "token", "audience", "pod", "unknown-pod", "rate", "unavailable"] as const;
 export type IssueRefusal = (typeof issueRefusals)[number];
 
-const podsMax = 20_000;
+/** Pods, and addresses, whose rates are kept. */
+const ratesMax = 20_000;
 const lookAgainMs = 100;
 const podNameKey = "authentication.kubernetes.io/pod-name";
 const podUidKey = "authentication.kubernetes.io/pod-uid";
@@ -85,14 +87,15 @@ export class CertificateIssuer {
   readonly #options: IssuerOptions;
   readonly #reviewRate: TokenBucket;
   #reviews = 0;
-  /** By the pod's uid; who has asked last comes last. */
-  readonly #pods = new Map<string, TokenBucket>();
+  readonly #addressRates = new TokenBuckets(addressRate, ratesMax);
+  /** By the pod's uid. */
+  readonly #podRates = new TokenBuckets(podRate, ratesMax);
   readonly #told = new ToldOnce();
 
   constructor(options: IssuerOptions) {
     this.#options = options;
     this.refused = Object.fromEntries(issueRefusals.map((reason) => [reason, 0])) as Record<IssueRefusal, number>;
-    this.#reviewRate = new TokenBucket({ ratePerSecond: reviewsPerSecond, burst: reviewsBurst }, options.clock.now());
+    this.#reviewRate = new TokenBucket(reviewRate, options.clock.now());
   }
 
   /**
@@ -100,11 +103,13 @@ export class CertificateIssuer {
    * or IDENTITY_UNAVAILABLE, which is worth another try.
    */
   async issue(args: readonly unknown[], source: string): Promise<CertificateAnswer> {
+    // First of all: to look at what it sends is work too, and whoever reaches the port may send it.
+    this.#limitAddress(source);
     const { token, request } = decodeCertificateRequest(args);
     const publicKey = await this.#keyOf(request, source);
     const pod = await this.#review(token, source);
     const id = await this.#idOf(pod);
-    this.#limit(pod);
+    this.#limitPod(pod);
     const { identity, wallMs } = this.#options;
     const known = identity();
     if (known === undefined) throw this.#refuse("unavailable", "", "the operator has no CA");
@@ -137,8 +142,12 @@ export class CertificateIssuer {
 
   async #review(token: string, source: string): Promise<ReviewedPod> {
     const { client, clock, audience } = this.#options;
-    if (this.#reviews >= reviewsAtOnceMax || !this.#reviewRate.take(clock.now())) {
-      throw this.#refuse("rate", source, "too many ask for certificates at once");
+    if (this.#reviews >= reviewsAtOnceMax) {
+      const text = `${reviewsAtOnceMax} tokens are under review at this replica, the most at once; ask again soon`;
+      throw this.#refuse("rate", source, text);
+    }
+    if (!this.#reviewRate.take(clock.now())) {
+      throw this.#refuse("rate", source, `this replica is asked for certificates too often${askLater(reviewRate)}`);
     }
     let status: TokenReview["status"];
     this.#reviews++;
@@ -195,15 +204,16 @@ export class CertificateIssuer {
     return { kind: "instance", environment: namespace, service: known.service, instance: pod, uid };
   }
 
-  #limit({ namespace, pod, uid }: ReviewedPod): void {
-    const nowMs = this.#options.clock.now();
-    const bucket = this.#pods.get(uid) ?? new TokenBucket(podRate, nowMs);
-    this.#pods.delete(uid);
-    this.#pods.set(uid, bucket);
-    if (this.#pods.size > podsMax) this.#pods.delete(this.#pods.keys().next().value as string);
-    if (!bucket.take(nowMs)) {
-      throw this.#refuse("rate", `pod ${namespace}/${pod}`, `pod ${namespace}/${pod} asks for certificates too often`);
-    }
+  #limitPod({ namespace, pod, uid }: ReviewedPod): void {
+    if (this.#podRates.take(uid, this.#options.clock.now())) return;
+    const who = `pod ${namespace}/${pod}`;
+    throw this.#refuse("rate", who, `${who} asks for certificates too often${askLater(podRate)}`);
+  }
+
+  #limitAddress(source: string): void {
+    if (this.#addressRates.take(source, this.#options.clock.now())) return;
+    const text = `certificates are asked for from ${source} too often${askLater(addressRate)}`;
+    throw this.#refuse("rate", source, text);
   }
 
   // ---------------------------------------------------------------- refusals
@@ -235,6 +245,11 @@ const reasons = {
   rate: "OVERLOADED",
   unavailable: "IDENTITY_UNAVAILABLE",
 } as const satisfies Record<IssueRefusal, string>;
+
+function askLater({ burst, ratePerSecond }: TokenBucketLimits): string {
+  const then = ratePerSecond < 1 ? `one in ${1 / ratePerSecond} s` : `${ratePerSecond} a second`;
+  return `: at most ${burst}, then ${then}; ask again later`;
+}
 
 function textOf(error: unknown): string {
   return error instanceof Error ? error.message.slice(0, 200) : "unknown";

@@ -6,6 +6,7 @@ import path from "node:path";
 import { hostLeaseClock } from "@leveros/agent/host/host-lease-clock.ts";
 import { HostedAgent } from "@leveros/agent/host/hosted-agent.ts";
 import { dialOperator } from "@leveros/agent/host/operator-sessions.ts";
+import { PodIdentity } from "@leveros/agent/host/pod-identity.ts";
 import { Refusals } from "@leveros/agent/host/refusals.ts";
 import { dialTcp, type Listener } from "@leveros/agent/host/socket.ts";
 import { dialTls } from "@leveros/agent/host/tls.ts";
@@ -17,6 +18,7 @@ import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
 import { startCall } from "@leveros/protocol/invocation/outgoing-call.ts";
 import type { Session } from "@leveros/protocol/session/session.ts";
 import { Target } from "@leveros/protocol/target/target.ts";
+import type { Transport } from "@leveros/protocol/transport/transport.ts";
 import { encodeArgs } from "@leveros/protocol/value/form.ts";
 import { Client, serve } from "leveros";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -198,6 +200,35 @@ test("without a certificate there is nothing to be had of the operator but that"
     options,
   );
   await expect(asked).rejects.toMatchObject({ reason: "INVALID_ARGUMENTS" });
+});
+
+test("sessions are counted as those of the identity that is proven, else of the address", async () => {
+  addPod("chat-5");
+  const { files } = await startAgent("chat-5", tokenOf("chat-5"));
+  const pod = new PodIdentity({ ...files, operator: door.address, identity: { role: "agent" } });
+  const counted: string[] = [];
+  const acceptor = (kind: string) => ({
+    accept: (transport: Transport, peer: string) => {
+      counted.push(`${kind} ${peer}`);
+      transport.destroy();
+    },
+  });
+  const recorded = { server: acceptor("proven"), strangers: acceptor("stranger") };
+  const address = { host: "127.0.0.1", port: 0 };
+  const listener = await listenForAgents({ ...address, credentials: identity, refusals, operator: () => recorded });
+  closes.push(
+    () => listener.close(),
+    () => pod.close(),
+  );
+  const dial = { timeoutMs: 5000, accepts: () => true, expected: "the operator" };
+  const credentials = await pod.keeper.whenCurrent(5000);
+  await dialTls(listener.address, { ...dial, credentials });
+  await dialTls(listener.address, { ...dial, credentials: { bundle: credentials.bundle } });
+  await eventually(() => expect(counted).toHaveLength(2));
+  expect(counted).toEqual([
+    `proven spiffe://leveros.dev/environment/shop/service/chat/instance/chat-5/uid/${uidOf("chat-5")}`,
+    "stranger 127.0.0.1",
+  ]);
 });
 
 test.each([

@@ -3,10 +3,10 @@
 import type { Refusals } from "@leveros/agent/host/refusals.ts";
 import type { Listener } from "@leveros/agent/host/socket.ts";
 import { type CredentialSource, dialTls, listenTls } from "@leveros/agent/host/tls.ts";
-import type { SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
+import { printSpiffeId, type SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
 import type { Transport } from "@leveros/protocol/transport/transport.ts";
 
-type Acceptor = { accept(transport: Transport): unknown };
+type Acceptor = { accept(transport: Transport, peer: string): unknown };
 
 export interface OperatorDoorOptions {
   readonly host: string;
@@ -24,10 +24,10 @@ export function listenForAgents({ operator, ...options }: OperatorDoorOptions): 
     ...options,
     accepts: () => true,
     acceptsAnonymous: true,
-    onTransport: (transport, id) => {
+    onTransport: (transport, id, source) => {
       const serving = id === undefined ? operator()?.strangers : operator()?.server;
       if (serving === undefined) transport.destroy();
-      else serving.accept(transport);
+      else serving.accept(transport, id === undefined ? source : printSpiffeId(id));
     },
   });
 }

@@ -10,6 +10,7 @@ import {
   contextOptions,
   dialTls,
   listenTls,
+  type TlsListenerOptions,
 } from "@leveros/agent/host/tls.ts";
 import { runtimeClock } from "@leveros/protocol/clock/runtime-clock.ts";
 import { printSpiffeId, type SpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
@@ -80,6 +81,8 @@ afterEach(() => {
   for (const each of opened.splice(0)) each.close();
 });
 
+type Handshakes = Pick<TlsListenerOptions, "handshakesMax" | "handshakesOfAddressMax">;
+
 class Door {
   readonly logs: string[] = [];
   readonly refusals = new Refusals({ onLog: (text) => void this.logs.push(text) });
@@ -93,14 +96,14 @@ class Door {
   }
 
   /** Instance `b`'s port for its peers. */
-  async open(identity = helloOfB, acceptsAnonymous = false, handshakesMax = 512): Promise<this> {
+  async open(identity = helloOfB, acceptsAnonymous = false, handshakes: Handshakes = {}): Promise<this> {
     this.listener = await listenTls({
       host: "127.0.0.1",
       port: 0,
       credentials: this.source,
       accepts: ({ kind }) => kind !== "operator",
       acceptsAnonymous,
-      handshakesMax,
+      ...handshakes,
       refusals: this.refusals,
       onTransport: (transport) => {
         this.sessions.push(sessionOf(transport, identity, "acceptor", (error) => this.errors.push(error)));
@@ -403,14 +406,14 @@ test("a renewal and a rotation of the CA drop no session, and are for new ones a
 });
 
 describe("of more handshakes than may be under way", () => {
-  const silent = (address: string) => {
-    const socket = connectPlain({ host: "127.0.0.1", port: Number(address.split(":")[1]) });
+  const silent = (address: string, localAddress = "127.0.0.1") => {
+    const socket = connectPlain({ host: "127.0.0.1", port: Number(address.split(":")[1]), localAddress });
     opened.push({ close: () => socket.destroy() });
     return new Promise<typeof socket>((resolve) => socket.once("connect", () => resolve(socket)));
   };
 
   test("one more is refused at once, is counted, and finds room when one has ended", async () => {
-    const door = await new Door(await credentialsFor(b)).open(helloOfB, false, 2);
+    const door = await new Door(await credentialsFor(b)).open(helloOfB, false, { handshakesMax: 2 });
     const [first] = [await silent(door.address), await silent(door.address)];
     await expect(dial(door.address, await credentialsFor(a))).rejects.toThrow();
     expect(door.refused).toEqual({ overloaded: 1 });
@@ -420,7 +423,7 @@ describe("of more handshakes than may be under way", () => {
   });
 
   test("who is silent for long makes room; those that are proven do not count", async () => {
-    const door = await new Door(await credentialsFor(b)).open(helloOfB, false, 1);
+    const door = await new Door(await credentialsFor(b)).open(helloOfB, false, { handshakesMax: 1 });
     const credentials = await credentialsFor(a);
     for (let count = 0; count < 3; count++) expect(await isServed(door, credentials)).toBe(true);
     const first = await silent(door.address);
@@ -428,5 +431,18 @@ describe("of more handshakes than may be under way", () => {
     first.on("error", () => {});
     await eventually(async () => expect(await isServed(door, credentials)).toBe(true));
     await closed;
+  });
+
+  test("one address takes its own part alone", async () => {
+    const limits = { handshakesMax: 8, handshakesOfAddressMax: 2 };
+    const door = await new Door(await credentialsFor(b)).open(helloOfB, false, limits);
+    const credentials = await credentialsFor(a);
+    const held = [await silent(door.address, "127.0.0.2"), await silent(door.address, "127.0.0.2")];
+    const further = await silent(door.address, "127.0.0.2");
+    await new Promise((resolve) => further.once("close", resolve));
+    expect(door.refused).toEqual({ overloaded: 1 });
+    expect(door.logs[0]).toMatch(/from 127\.0\.0\.2 \(overloaded\): 2 handshakes from this address are under way/);
+    expect(held.map(({ closed }) => closed)).toEqual([false, false]);
+    expect(await isServed(door, credentials)).toBe(true);
   });
 });

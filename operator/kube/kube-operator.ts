@@ -462,10 +462,11 @@ function originOf(name: string, startVersion: number): string {
   return `${name.slice(-40)}-${startVersion}`;
 }
 
+/** Of a table. It does not hold up the owner's end: the leader writes a table that is gone anew until then. */
 function ownerOf(service: KubeObject | undefined, name: ObjectName["name"]) {
   const uid = service?.metadata.uid;
   if (uid === undefined) return undefined;
-  return { apiVersion, kind: leverServiceKind, name, uid, controller: true, blockOwnerDeletion: true };
+  return { apiVersion, kind: leverServiceKind, name, uid, controller: true, blockOwnerDeletion: false };
 }
 
 type States = readonly { readonly id: string; readonly state: InstanceState }[];

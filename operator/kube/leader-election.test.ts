@@ -8,7 +8,7 @@ import { LeaderElection, type Lease } from "./leader-election.ts";
 import { Machine } from "./machine.fixture.ts";
 import { runFor, runUntil } from "./run-clock.fixture.ts";
 
-/** A server with an unheld Lease, as the chart leaves it, and candidates on machines of their own. */
+/** A server with a Lease that was released, and candidates on machines of their own. */
 function world({ isLeaseThere = true } = {}) {
   const clock = new VirtualClock();
   const server = new ApiServer(clock);
@@ -336,6 +336,18 @@ test("without an object, nobody knows whether there was one: one that nobody hol
   expect(a.election.isLeader).toBe(false);
   await runFor(clock, 2);
   expect(a.election.isLeader).toBe(true);
+});
+
+test("a first installation: of its replicas one makes the object, one leads it, and in as much time as one alone", async () => {
+  const { clock, server, heard, candidate, lease } = world({ isLeaseThere: false });
+  const both = [candidate("pod-a"), candidate("pod-b")];
+  for (const { election } of both) election.start();
+  await runFor(clock, 9_000);
+  expect(both.filter(({ election }) => election.isLeader)).toHaveLength(1);
+  await runFor(clock, 20_000);
+  expect(heard).toEqual([expect.stringMatching(/elected 1$/)]);
+  expect(server.requestsTo("POST").length).toBeLessThanOrEqual(2);
+  expect(lease()?.metadata.annotations).toEqual({ "leveros.dev/address": expect.any(String) });
 });
 
 test("an object that is deleted is made anew by its leader, who stays", async () => {

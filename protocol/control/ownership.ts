@@ -11,6 +11,7 @@
  * strict about what they know and skip unknown types and keys.
  */
 
+import { fromOutside } from "../invocation/token-memory.ts";
 import { resourceBytesMax, tokenBytesMax } from "../session/routing-header.ts";
 import { isDnsLabel, methodCharsMax } from "../target/lever-url.ts";
 import {
@@ -274,7 +275,7 @@ export interface TokenMessage extends SlotEpoch {
   readonly resource: string;
   readonly method: string;
   readonly token: string;
-  /** The caller's environment, if it is another one than the service's. */
+  /** Of a stranger: its environment, if that is another one than the service's, or `fromOutside`. */
   readonly from?: string;
   /** The reply's flags. */
   readonly flags: number;
@@ -533,7 +534,8 @@ function readItem(type: "state" | "token", fields: FieldReader): StateMessage | 
     const form = fields.text("form", 16, (text) => text === "bytes" || text === "value", '"bytes" or "value"');
     return { type, ...readSlotEpoch(fields), resource, form: form as StateMessage["form"] };
   }
-  const from = fields.optionalText("from", 63, isDnsLabel, "an environment");
+  const isFrom = (text: string) => text === fromOutside || isDnsLabel(text);
+  const from = fields.optionalText("from", 63, isFrom, `an environment, or "${fromOutside}"`);
   return {
     type,
     ...readSlotEpoch(fields),

@@ -22,7 +22,7 @@ import { copyBytes } from "../value/copy-bytes.ts";
 import { type Encoded, encodeMessage, encodeResult } from "../value/form.ts";
 import { Assembly, type AssemblyBudget } from "./assembly.ts";
 import { argsBytesHardMax, errorValueBytesMax, resultBytesHardMax } from "./item-limits.ts";
-import type { Outcome, OutcomeListener, TokenCall, TokenMemory } from "./token-memory.ts";
+import { fromOutside, type Outcome, type OutcomeListener, type TokenCall, type TokenMemory } from "./token-memory.ts";
 
 /** Who has the methods. */
 export interface MethodHost {
@@ -378,8 +378,9 @@ export class Invocation extends DeadlineEntry implements StreamHandler {
     const { budget, wheel } = this.#server.options;
     const { environment, method } = this.target;
     const { caller } = this.fields;
-    // Whoever guesses another environment's token must not get what its call came to.
-    const from = caller?.outside === true || caller?.environment === environment ? undefined : caller?.environment;
+    // Whoever guesses a token of another environment, or from outside one from within, must not get what its call came to.
+    const fromElsewhere = caller?.environment === environment ? undefined : caller?.environment;
+    const from = caller?.outside === true ? fromOutside : fromElsewhere;
     const call: TokenCall = { resource, method, token, from, timeMs: tokenTime };
     let kept: ReturnType<typeof keep>;
     const onOutcome: OutcomeListener = (outcome) => {

@@ -390,7 +390,8 @@ export class ResourceHost implements HoldChannelHandler {
         if (!slot.objects.has(message.resource)) this.#keepState(slot, message.resource, { form: message.form, bytes });
       } else {
         const { resource, method, token, from, flags, forgetAt } = message;
-        const timeMs = Math.max(forgetAt - tokenWindowMs, 0);
+        // It is not said when the token was made: at the latest as it had run, by a clock that may have been ahead.
+        const timeMs = Math.max(forgetAt - tokenWindowMs + tokenSkewMs, 0);
         slot.tokens.add({ resource, method, token, from, timeMs, flags, bytes, forgetAtMs: forgetAt });
       }
     }

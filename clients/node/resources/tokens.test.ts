@@ -1,7 +1,7 @@
 /** Idempotency tokens at the instance: what a repeat gets, what is remembered for how long, and where it goes. */
 
 import type { Channel } from "@leveros/protocol/channel/channel.ts";
-import { tokensMax, tokenWindowMs } from "@leveros/protocol/invocation/token-memory.ts";
+import { tokenSkewMs, tokensMax, tokenWindowMs } from "@leveros/protocol/invocation/token-memory.ts";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { context, LeverError, MethodError, mintToken } from "../index.ts";
 import { type CallFields, Outcome, World, wallStartMs } from "./agent-end.fixture.ts";
@@ -170,6 +170,7 @@ describe("the memory", () => {
   it("that began later than the token was made runs it not; ten seconds of skew are taken for older", async () => {
     world = await World.start(Account);
     const since = wallStartMs + 60_000;
+    await world.pass(70_000);
     world.agent.open(world.slot("a"), 1, { absent: "lost", tokensSince: since });
     await world.settle();
     for (const [token, tokenTime, reason] of [
@@ -180,6 +181,62 @@ describe("the memory", () => {
       expect((await settled("a", "charge", [1], { token, tokenTime })).reason).toBe(reason);
     }
     expect(runs).toHaveLength(1);
+  });
+
+  it("does not believe that another one began far in the future, and says no such thing when it moves on", async () => {
+    world = await World.start(Account);
+    const slot = world.slot("a");
+    world.agent.open(slot, 1, { tokensSince: 2 ** 48 - 1 });
+    await world.settle();
+    expect((await settled("a", "charge", [1], { token: "t" })).reason).toBe("TOKEN_MEMORY_LOST unknown");
+    await world.pass(2 * tokenSkewMs);
+    expect((await settled("a", "charge", [1], { token: "u" })).value).toEqual({ run: 1 });
+    world.agent.send({ type: "drain", slot, epoch: 1 });
+    await world.settle();
+    expect(world.agent.of("closed")).toMatchObject([{ tokensSince: wallStartMs + tokenSkewMs }]);
+  });
+
+  it("takes no token that is still to be made, and forgets none of the others for it", async () => {
+    world = await World.start(Account, new Account());
+    await world.openAll();
+    const slot = world.slot("a");
+    for (const resource of ["a", undefined]) {
+      runs = [];
+      for (const tokenTime of [2 ** 48 - 1, wallStartMs + world.clock.now() + tokenSkewMs + 1]) {
+        const refused = await settled(resource, "charge", [1], { token: "t", tokenTime });
+        expect(refused.error).toMatchObject({
+          reason: "INVALID_OPTION",
+          effect: "none",
+          details: { field: "tokenTime", tokenTime, nowMs: wallStartMs + world.clock.now() },
+        });
+        expect(refused.error?.message).toContain(new Date(tokenTime).toISOString());
+      }
+      const ahead = { token: "ahead", tokenTime: wallStartMs + world.clock.now() + tokenSkewMs };
+      expect((await settled(resource, "charge", [1], ahead)).value).toEqual({ run: 1 });
+      await world.pass(tokenWindowMs);
+      expect((await settled(resource, "charge", [1], ahead)).reason).toBe("TOKEN_MEMORY_LOST unknown");
+      expect((await settled(resource, "charge", [1], { token: "u" })).value).toEqual({ run: 2 });
+    }
+    world.agent.send({ type: "drain", slot, epoch: 1 });
+    await world.settle();
+    const [closed] = world.agent.of("closed");
+    expect(closed?.tokensSince).toBeLessThanOrEqual(wallStartMs + world.clock.now() - tokenWindowMs + 1);
+  });
+
+  it("runs no token again that came from a clock ahead, moved, and was forgotten after that", async () => {
+    world = await World.start(Account);
+    const slot = world.slot("a");
+    world.agent.open(slot, 1);
+    await world.settle();
+    const ahead = { token: "t", tokenTime: wallStartMs + tokenSkewMs };
+    await settled("a", "charge", [1], ahead);
+    world.agent.send({ type: "drain", slot, epoch: 1 });
+    await world.settle();
+    for (const item of world.agent.handed.get(slot)?.tokens ?? []) world.agent.token(slot, 2, item);
+    world.agent.open(slot, 2);
+    await world.pass(tokenWindowMs);
+    const again = await settled("a", "charge", [1], { ...ahead, epoch: 2 });
+    expect([again.reason, runs]).toEqual(["TOKEN_MEMORY_LOST unknown", ["charge 1"]]);
   });
 
   it("takes a token of which its caller says no time for a new one", async () => {
@@ -241,6 +298,37 @@ describe("the memory", () => {
 });
 
 describe("callers", () => {
+  it("from outside, of the own environment and of each other one have tokens apart, after a move too", async () => {
+    const callers = [
+      { environment: "test", service: "web" },
+      { environment: "test", outside: true },
+      { environment: "shop", service: "web" },
+      { environment: "bank", service: "web" },
+    ];
+    const charge = async (resource: string | undefined, epoch: number) => {
+      const values = [];
+      for (const caller of callers) {
+        const fields = { token: "order-17", caller, ...(resource !== undefined && { epoch }) };
+        values.push((await settled(resource, "charge", [1], fields)).value);
+      }
+      return values;
+    };
+    world = await World.start(Account, new Account());
+    const slot = world.slot("a");
+    world.agent.open(slot, 1);
+    await world.settle();
+    const each = callers.map((_, index) => ({ run: index + 1 }));
+    for (let again = 0; again < 2; again++) expect(await charge("a", 1)).toEqual(each);
+    world.agent.send({ type: "drain", slot, epoch: 1 });
+    await world.settle();
+    for (const item of world.agent.handed.get(slot)?.tokens ?? []) world.agent.token(slot, 2, item);
+    world.agent.open(slot, 2);
+    await world.settle();
+    expect(await charge("a", 2)).toEqual(each);
+    runs = [];
+    for (let again = 0; again < 2; again++) expect(await charge(undefined, 0)).toEqual(each);
+  });
+
   it("say when a token was made: itself, if it was minted, else at the call", async () => {
     world = await World.start(undefined, { any: () => 0 });
     const before = Date.now();

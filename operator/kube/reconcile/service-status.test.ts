@@ -49,12 +49,15 @@ const failedCreate = (message: string): ObjectCondition => ({
   message,
 });
 
-/** The status of a Deployment: how many instances there are, of the new revision, and available. */
+/**
+ * The status of a Deployment: how many instances there are, of the new revision, and available. As the API server says
+ * it: without the counts of 0.
+ */
 const counts = (replicas: number, updated: number, up: number, ...conditions: ObjectCondition[]) => ({
   observedGeneration: 1,
-  replicas,
-  updatedReplicas: updated,
-  availableReplicas: up,
+  ...(replicas > 0 && { replicas }),
+  ...(updated > 0 && { updatedReplicas: updated }),
+  ...(up > 0 && { availableReplicas: up }),
   conditions,
 });
 
@@ -761,6 +764,14 @@ test("says how many there are, how they are selected, and by which URL they are 
     selector: "leveros.dev/service=hello",
     url: "lever://shop/hello",
   });
+  const none = {
+    spec: `${hello}replicas: 0`,
+    deployment: counts(0, 0, 0, complete, available),
+    pods: [],
+    instances: {},
+  };
+  expect(look({ ...none, before: { replicas: 3 } }).status).toMatchObject({ replicas: 0 });
+  expect(look({ before: { replicas: 3 }, deployment: null }).status).toMatchObject({ replicas: 0 });
   // Not known is not none.
   const before = { replicas: 3, readyReplicas: 2 };
   expect(look({ before, instances: null }).status).toMatchObject({ readyReplicas: 2 });

@@ -75,11 +75,12 @@ export function serviceReport(facts: ServiceFacts): ServiceReport {
     EndpointsReady: endpoints,
     Ready: readyFinding([accepted, available, endpoints], endpoints),
   };
-  const replicas = isOwn ? deployment?.status?.replicas : undefined;
+  // Counts of 0 are not in what the API server says.
+  const replicas = isOwn || deployment === undefined ? (deployment?.status?.replicas ?? 0) : (before.replicas ?? 0);
   const readyReplicas = instances === undefined ? before.readyReplicas : workload.serving;
   const status: LeverServiceStatus = {
     observedGeneration: observed.generation,
-    replicas: replicas ?? (deployment === undefined ? 0 : (before.replicas ?? 0)),
+    replicas,
     ...(readyReplicas !== undefined && { readyReplicas }),
     selector: `${serviceLabel}=${observed.name}`,
     url: `lever://${observed.namespace}/${observed.name}`,

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { operatorSettings } from "../../settings.ts";
 import type { Deployment } from "./kubernetes-object.ts";
 import { hello, serviceObject, serviceUid, settings, stored } from "./objects.fixture.ts";
 import { observeService } from "./observed-service.ts";
@@ -136,7 +137,25 @@ template:
     expect(pod["securityContext"]).toEqual({ runAsUser: 0, fsGroup: 7 });
     expect(container("app")["securityContext"]).toEqual({ privileged: true });
     expect(agent["securityContext"]).toEqual(securityContext);
-    const { runAsUser: _, ...free } = settings;
+  });
+
+  // A container has of its pod's security context what it does not say itself: a root's would never be started.
+  test.each([
+    ["none", {}],
+    ["a root's", { runAsUser: 0 }],
+    ["a root's, with its group", { runAsUser: 0, runAsGroup: 0, fsGroup: 0 }],
+    ["somebody else's", { runAsUser: 1000, runAsNonRoot: true }],
+    ["any", { runAsNonRoot: false }],
+  ])("by the operator's defaults is started in pods whose security context is %s", (_, ofPod) => {
+    const byDefault = { ...settings, ...operatorSettings(["--agent-image=a"], {})?.agent };
+    const spec = JSON.stringify({ securityContext: ofPod, containers: [{ name: "app", image: "a" }] });
+    const { agent } = applied(`template: { spec: ${spec} }`, undefined, byDefault);
+    expect(agent["securityContext"]).toMatchObject({ runAsNonRoot: true, runAsUser: 65_532, runAsGroup: 65_532 });
+  });
+
+  test("runs as whom the cluster says, if the operator is told so", () => {
+    const { runAsUser: _, ...rest } = settings;
+    const free = { ...rest, ...operatorSettings(["--agent-image=a", "--agent-run-as-user=none"], {})?.agent };
     expect(applied(hello, undefined, free).agent["securityContext"]).not.toHaveProperty("runAsUser");
   });
 

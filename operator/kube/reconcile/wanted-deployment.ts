@@ -58,7 +58,7 @@ export interface AgentSettings {
   readonly tokenAudience: string;
   /** Of services that say nothing of it. */
   readonly resources: AgentResources;
-  /** Who the agent runs as; undefined: the image, or the cluster, says it. */
+  /** Who the agent runs as; undefined: the pod, the cluster or the image says it. */
   readonly runAsUser?: number;
   /** A secret: the paths of drain hooks are made from it. */
   readonly drainKey: string;
