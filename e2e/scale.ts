@@ -21,6 +21,7 @@ import { lockMachine } from "./cluster/control.ts";
 import { interrupted } from "./cluster/interruption.ts";
 import { prepareMachine, restoreMachine } from "./cluster/machine.ts";
 import { clusterParts } from "./cluster/parts.ts";
+import { collectLogs } from "./harness/cluster-logs.ts";
 import { ApiServer, kubectl, kubectlJson } from "./harness/kubectl.ts";
 import { testNamespace } from "./harness/test-namespace.ts";
 import { until } from "./harness/until.ts";
@@ -31,6 +32,7 @@ import { type Operator, operatorLease, operatorNamespace, type Replica } from ".
 import { OperatorProcesses } from "./scale/operator-processes.ts";
 
 const root = path.resolve(import.meta.dirname, "..");
+const logs = path.join(root, ".cache/scale-logs");
 const { values } = parseArgs({
   options: {
     services: { type: "string", default: "1000" },
@@ -262,7 +264,6 @@ async function startOperator(pods: FakePods, logs: string): Promise<Operator> {
 }
 
 async function measure(): Promise<void> {
-  const logs = path.join(root, ".cache/scale-logs");
   await mkdir(logs, { recursive: true });
   await using api = await ApiServer.open();
   const pods = new FakePods(api);
@@ -393,6 +394,9 @@ async function main(): Promise<void> {
     process.env["LEVER_E2E_IMAGES"] = JSON.stringify(cluster.imageIds);
     const ended = interrupted.aborted ? Promise.resolve() : once(interrupted, "abort");
     await Promise.race([measure(), ended]);
+  } catch (error) {
+    await collectLogs(logs, cluster);
+    throw error;
   } finally {
     await cluster.down();
   }
