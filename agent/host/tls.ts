@@ -47,14 +47,17 @@ export const handshakeTimeoutMs = 5000;
 /**
  * Handshakes at a time. When thousands come at once, as after a restart of the operator, those that are let in are done
  * before their dialers give up; the others are told at once, and try again in their own time. Without it all wait, all
- * give up, and all was for nothing.
+ * give up, and all was for nothing. All of them may have something to be done in one turn of the event loop, a millisecond
+ * each: what else waits for several turns, such as the renewal of a lease or the answer to a probe, bears no more of them.
  */
-export const handshakesMaxDefault = 512;
+export const handshakesMaxDefault = 128;
 /**
- * Of one address, so that whoever is silent keeps out only those that share it. An eighth, and not fewer: many pods may have
- * the address of their node.
+ * Of one address, so that whoever is silent keeps out only those that share it. A quarter, and not fewer: many pods may
+ * have the address of their node.
  */
-export const handshakesOfAddressMaxDefault = 64;
+export const handshakesOfAddressMaxDefault = 32;
+/** That begin in one turn of the event loop. */
+const handshakesOfTurn = 8;
 /** One that has taken longer makes room for the next: its dialer has given up. */
 const handshakeMs = 3000;
 
@@ -97,9 +100,9 @@ export interface TlsListenerOptions {
   readonly accepts: (id: SpiffeId) => boolean;
   /** Those without a certificate are let in too: nothing is proven of them. */
   readonly acceptsAnonymous?: boolean;
-  /** 512 unless set. */
+  /** 128 unless set. */
   readonly handshakesMax?: number;
-  /** Of one address; 64 unless set. */
+  /** Of one address; 32 unless set. */
   readonly handshakesOfAddressMax?: number;
   readonly refusals: Refusals;
   /** `source` is the IP address it comes from. */
@@ -164,6 +167,12 @@ function admitting(server: TlsServer, options: TlsListenerOptions): Server {
     places.free(handshake);
     if (underWay.get(name) === handshake) underWay.delete(name);
   };
+  /** Fewer than `max`. */
+  const waiting: Socket[] = [];
+  const begin = () => {
+    for (const socket of waiting.splice(0, handshakesOfTurn)) if (!socket.destroyed) server.emit("connection", socket);
+    if (waiting.length > 0) setImmediate(begin);
+  };
   server.prependListener("secureConnection", (socket) => isOver(nameOf(socket), underWay.get(nameOf(socket))));
   return createDoor({ noDelay: true }, (socket) => {
     socket.on("error", ignored);
@@ -186,7 +195,8 @@ function admitting(server: TlsServer, options: TlsListenerOptions): Server {
     places.take(source, handshake);
     underWay.set(name, handshake);
     socket.once("close", () => isOver(name, handshake));
-    server.emit("connection", socket);
+    waiting.push(socket);
+    if (waiting.length === 1) setImmediate(begin);
   });
 }
 
