@@ -52,6 +52,11 @@ export interface FakeAgentsReport {
 /** Agents that connect at the same time, at the beginning: pods do not come all at once. */
 const lanes = 16;
 const reportEveryMs = 100;
+/**
+ * Dials at a time. Agents have processors of their own; all of them in this process would spend its time on handshakes that
+ * are given up before they are over, and again.
+ */
+const dialsMax = 32;
 
 const clock = runtimeClock(globalThis);
 let operatorHosts: readonly string[] = [];
@@ -78,6 +83,21 @@ async function certify(order: FakeAgentsOrder): Promise<Credentials[]> {
   return credentials;
 }
 
+let dials = 0;
+const waiting: (() => void)[] = [];
+
+async function inTurn<Result>(dial: () => Promise<Result>): Promise<Result> {
+  if (dials >= dialsMax) await new Promise<void>((resolve) => waiting.push(resolve));
+  else dials++;
+  try {
+    return await dial();
+  } finally {
+    const next = waiting.shift();
+    if (next === undefined) dials--;
+    else next();
+  }
+}
+
 /** Resolves when it has connected for the first time. */
 function play(agent: FakeAgent, credentials: Credentials, order: FakeAgentsOrder): Promise<void> {
   const { environment, service, instance, address } = agent;
@@ -96,7 +116,7 @@ function play(agent: FakeAgent, credentials: Credentials, order: FakeAgentsOrder
       clock,
       random: Math.random,
       identity: { role: "agent", environment, service, instance, address },
-      dial: async () => startOperatorSession(await dialer.any(), identity, operatorLinkTimes),
+      dial: async () => startOperatorSession(await inTurn(() => dialer.any()), identity, operatorLinkTimes),
       onConnected: () => {
         isConnected = true;
         connected++;
