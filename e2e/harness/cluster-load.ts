@@ -257,15 +257,15 @@ export const failedCalls = ({ calls }: LoadReport): number =>
   Object.values(calls.failed).reduce((sum, count) => sum + count, 0);
 
 /**
- * For each room that was at one of these instances at `at`: from then until it was answered for by another one, ms,
- * ascending; Infinity where it never was.
+ * For each room that was at `instance` at `at`: from then until it was answered for in a later epoch, by whichever instance
+ * (one whose process has ended may be back at once), ms, ascending; Infinity where it never was.
  */
-export function roomsElsewhereAfter({ rooms }: LoadReport, at: number, instances: ReadonlySet<string>): number[] {
+export function roomsAnewAfter({ rooms }: LoadReport, at: number, instance: string): number[] {
   const times: number[] = [];
   for (const stays of Object.values(rooms.stays)) {
     const held = stays.findLast((stay) => stay.at <= at);
-    if (held === undefined || !instances.has(held.instance)) continue;
-    const next = stays.find((stay) => stay.at > at && !instances.has(stay.instance));
+    if (held?.instance !== instance) continue;
+    const next = stays.find((stay) => stay.at > at && stay.epoch > held.epoch);
     times.push(next === undefined ? Number.POSITIVE_INFINITY : Math.round(next.at - at));
   }
   return times.sort((a, b) => a - b);

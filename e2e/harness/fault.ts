@@ -10,7 +10,7 @@ import {
   describeLoad,
   harm,
   type LoadEvent,
-  roomsElsewhereAfter,
+  roomsAnewAfter,
   type TargetOptions,
 } from "./cluster-load.ts";
 import { kubectlJson } from "./kubectl.ts";
@@ -67,7 +67,7 @@ export interface Aftermath {
     readonly lastFailureMs: number;
     readonly slowestMs: number;
   };
-  /** For each room that the victim had: from the event until another instance answered for it, ms, ascending. */
+  /** For each room that the victim had: from the event until it was answered for in a later epoch, ms, ascending. */
   readonly rooms: readonly number[];
 }
 
@@ -97,7 +97,7 @@ export function aftermath(report: LoadReport, event: LoadEvent, victim: string):
       lastFailureMs: last < 0 ? 0 : Math.max(0, Math.round((first + last + 1) * 100 + startedAt - event.at)),
       slowestMs: Math.max(0, ...after.map(([, , slowestMs]) => slowestMs)),
     },
-    rooms: roomsElsewhereAfter(report, event.at, new Set([victim])),
+    rooms: roomsAnewAfter(report, event.at, victim),
   };
 }
 
@@ -107,7 +107,7 @@ export function describeFault({ report, event, plain, rooms }: Aftermath): strin
     describeLoad(event.what, report, [event]),
     `  plain calls after it: no success for ${report.calls.longestSilenceMs} ms at most; ${plain.failed} failed, ` +
       `the last of them sent ${plain.lastFailureMs} ms after it; the slowest took ${plain.slowestMs} ms`,
-    `  its ${rooms.length} rooms were answered for elsewhere after ${at(0)} ms (the first), ${at(0.5)} ms, ${at(1)} ms (the last)`,
+    `  its ${rooms.length} rooms were answered for anew after ${at(0)} ms (the first), ${at(0.5)} ms, ${at(1)} ms (the last)`,
   ].join("\n");
 }
 
