@@ -53,8 +53,8 @@ export interface FakeAgentsReport {
 const lanes = 16;
 const reportEveryMs = 100;
 /**
- * Dials at a time. Agents have processors of their own; all of them in this process would spend its time on handshakes that
- * are given up before they are over, and again.
+ * Dials at a time; who would be one more tries again later. Agents have processors of their own; all of them in this process
+ * would spend its time on handshakes that are given up before they are over, and again.
  */
 const dialsMax = 32;
 
@@ -84,17 +84,14 @@ async function certify(order: FakeAgentsOrder): Promise<Credentials[]> {
 }
 
 let dials = 0;
-const waiting: (() => void)[] = [];
 
-async function inTurn<Result>(dial: () => Promise<Result>): Promise<Result> {
-  if (dials >= dialsMax) await new Promise<void>((resolve) => waiting.push(resolve));
-  else dials++;
+async function ifNotBusy<Result>(dial: () => Promise<Result>): Promise<Result> {
+  if (dials >= dialsMax) throw new Error("this process has enough to do");
+  dials++;
   try {
     return await dial();
   } finally {
-    const next = waiting.shift();
-    if (next === undefined) dials--;
-    else next();
+    dials--;
   }
 }
 
@@ -116,7 +113,7 @@ function play(agent: FakeAgent, credentials: Credentials, order: FakeAgentsOrder
       clock,
       random: Math.random,
       identity: { role: "agent", environment, service, instance, address },
-      dial: async () => startOperatorSession(await inTurn(() => dialer.any()), identity, operatorLinkTimes),
+      dial: async () => startOperatorSession(await ifNotBusy(() => dialer.any()), identity, operatorLinkTimes),
       onConnected: () => {
         isConnected = true;
         connected++;
