@@ -66,14 +66,12 @@ describe("a supervisor that is SIGKILLed", () => {
       const { parent, output, exited } = startParent(8, `echo ran >> '${ran}'; exec sleep ${mark}`);
       await until(() => output.text.includes("ready"));
       await sleep(round * 3);
-      // On a busy machine nothing may have run so far: at least the last round comes late enough.
-      if (round === rounds - 1) await until(() => processesWith(mark).length > 0);
+      // On a busy machine nothing may have run so far: at least the last round comes late enough. Else it has shown nothing.
+      if (round === rounds - 1) await until(() => existsSync(ran));
       parent.kill("SIGKILL");
       await exited;
       await until(() => processesWith(mark).length === 0);
     }
-    // Else this test has shown nothing. They may be gone before anybody can look for them.
-    expect(existsSync(ran)).toBe(true);
     rmSync(directory, { recursive: true });
   });
 
