@@ -36,9 +36,13 @@ export class ApiServer implements AsyncDisposable {
   readonly #directory: string;
   readonly #proxy: ChildProcess;
 
+  readonly #end = () => void this.#proxy.kill();
+
   private constructor(directory: string, proxy: ChildProcess) {
     this.#directory = directory;
     this.#proxy = proxy;
+    // Who is interrupted disposes of nothing.
+    process.once("exit", this.#end);
   }
 
   static async open(): Promise<ApiServer> {
@@ -83,7 +87,8 @@ export class ApiServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#proxy.kill();
+    process.off("exit", this.#end);
+    this.#end();
     await rm(this.#directory, { recursive: true, force: true });
   }
 }
