@@ -167,11 +167,16 @@ function admitting(server: TlsServer, options: TlsListenerOptions): Server {
     places.free(handshake);
     if (underWay.get(name) === handshake) underWay.delete(name);
   };
-  /** Fewer than `max`. */
-  const waiting: Socket[] = [];
+  /** Of those that are under way: who is still to begin. Who goes away meanwhile is not kept. */
+  const waiting = new Set<Socket>();
+  let isBeginning = false;
   const begin = () => {
-    for (const socket of waiting.splice(0, handshakesOfTurn)) if (!socket.destroyed) server.emit("connection", socket);
-    if (waiting.length > 0) setImmediate(begin);
+    for (const socket of [...waiting].slice(0, handshakesOfTurn)) {
+      waiting.delete(socket);
+      if (!socket.destroyed) server.emit("connection", socket);
+    }
+    isBeginning = waiting.size > 0;
+    if (isBeginning) setImmediate(begin);
   };
   server.prependListener("secureConnection", (socket) => isOver(nameOf(socket), underWay.get(nameOf(socket))));
   return createDoor({ noDelay: true }, (socket) => {
@@ -194,9 +199,13 @@ function admitting(server: TlsServer, options: TlsListenerOptions): Server {
     const handshake = { socket, sinceMs };
     places.take(source, handshake);
     underWay.set(name, handshake);
-    socket.once("close", () => isOver(name, handshake));
-    waiting.push(socket);
-    if (waiting.length === 1) setImmediate(begin);
+    socket.once("close", () => {
+      waiting.delete(socket);
+      isOver(name, handshake);
+    });
+    waiting.add(socket);
+    if (!isBeginning) setImmediate(begin);
+    isBeginning = true;
   });
 }
 
