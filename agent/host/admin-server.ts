@@ -10,6 +10,7 @@ import { createServer, type Server } from "node:http";
 import type { Socket } from "node:net";
 import { Places } from "@leveros/protocol/session/places.ts";
 import type { Registry } from "prom-client";
+import { listenOn } from "./socket.ts";
 
 /** Connections, and those of one address: one more closes the oldest of them that waits for no answer. */
 export const adminConnectionLimits = { max: 64, ofKeyMax: 16 };
@@ -79,21 +80,9 @@ export function startAdminServer(options: AdminOptions): Promise<AdminServer> {
     }
   });
   const waits = limitConnections(server);
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ host: options.host, port: options.port }, () => {
-      server.off("error", reject);
-      // A connection that cannot be accepted is its client's loss.
-      server.on("error", () => {});
-      const address = server.address();
-      resolve({
-        port: typeof address === "object" && address !== null ? address.port : options.port,
-        close: () => {
-          server.close();
-          server.closeAllConnections();
-        },
-      });
-    });
+  return listenOn(server, options.host, options.port, () => {
+    server.close();
+    server.closeAllConnections();
   });
 }
 

@@ -12,6 +12,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Agent } from "@leveros/agent/core/agent.ts";
+import { listenOn } from "@leveros/agent/host/socket.ts";
 import type { Clock } from "@leveros/protocol/clock/clock.ts";
 import { LeverError } from "@leveros/protocol/error/lever-error.ts";
 import { AssemblyBudget } from "@leveros/protocol/invocation/assembly.ts";
@@ -116,18 +117,10 @@ export class HttpDoor {
   }
 
   /** Rejects with the system's error when the port cannot be had. */
-  static start(options: HttpDoorOptions): Promise<HttpDoor> {
+  static async start(options: HttpDoorOptions): Promise<HttpDoor> {
     const door = new HttpDoor(options);
-    return new Promise((resolve, reject) => {
-      const server = door.#server;
-      server.once("error", reject);
-      server.listen({ host: options.host, port: options.port }, () => {
-        server.off("error", reject);
-        // A connection that could not be accepted (no file descriptors left, say) is its client's loss only.
-        server.on("error", () => {});
-        resolve(door);
-      });
-    });
+    await listenOn(door.#server, options.host, options.port, () => door.close());
+    return door;
   }
 
   get port(): number {
