@@ -2,7 +2,8 @@
  * A certificate authority: how one is made, how one is read from PEM, and what it signs.
  *
  * An authority that was read can sign: its key is that of its certificate, which may sign certificates, and its chain
- * leads to a root in the bundle (peers trust nothing less). Keys may be P-256, P-384 or RSA (cert-manager makes any of them); what Lever makes is P-256.
+ * leads to a root in the bundle (peers trust nothing less). Keys may be P-256, P-384 or RSA (cert-manager makes any of
+ * them); what Lever makes is P-256.
  *
  * Source: RFC 5280; the SPIFFE X.509-SVID standard.
  */
@@ -127,7 +128,10 @@ export async function readAuthority(
   };
 }
 
-/** When the first one on the way from `own` to a root of the bundle ends, by the way that lasts longest; undefined: there is none. */
+/**
+ * When the first one on the way from `own` to a root of the bundle ends, by the way that lasts longest; undefined: there is
+ * no way.
+ */
 function trustedUntilMs(
   own: NodeCertificate,
   chain: readonly NodeCertificate[],

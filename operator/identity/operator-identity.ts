@@ -8,6 +8,7 @@
 
 import { generateKeyPairSync, webcrypto } from "node:crypto";
 import type { CredentialSource, Credentials } from "@leveros/agent/host/tls.ts";
+import { ToldOnce } from "@leveros/agent/host/told-once.ts";
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
 import { issueCertificateMethod } from "@leveros/protocol/control/certificate-request.ts";
 import { printSpiffeId } from "@leveros/protocol/control/spiffe-id.ts";
@@ -27,9 +28,8 @@ import { TrustMaps } from "./trust-maps.ts";
 /** Of its life, when the own certificate is made anew. */
 const renewAt = 2 / 3;
 const lookMsDefault = 60_000;
-/** What is left of a CA when that is told, and how often it is. */
+/** What is left of a CA when that is told. */
 const endsSoonMs = dayMs;
-const endToldMs = 3_600_000;
 
 export interface OperatorIdentityOptions {
   readonly client: KubeClient;
@@ -75,7 +75,7 @@ export class OperatorIdentity implements CredentialSource {
   #current: OwnCredentials | undefined;
   /** Why there is no own certificate, or no new one. */
   #problem = "not made yet";
-  #endToldAtMs = Number.NEGATIVE_INFINITY;
+  #told = new ToldOnce();
   #timer: unknown;
   #isLeader = false;
   #isClosed = false;
@@ -172,7 +172,7 @@ export class OperatorIdentity implements CredentialSource {
 
   #changed(): void {
     this.trustMaps.changed();
-    this.#endToldAtMs = Number.NEGATIVE_INFINITY;
+    this.#told = new ToldOnce();
     this.#tellEnd();
     this.#making = this.#making.then(() => this.#make());
   }
@@ -201,13 +201,12 @@ export class OperatorIdentity implements CredentialSource {
     const { clock, wallMs, namespace, secretName, onLog } = this.#options;
     const endsMs = this.secret.identity?.authority.notAfterMs ?? Number.POSITIVE_INFINITY;
     const leftMs = endsMs - wallMs();
-    if (leftMs >= endsSoonMs || clock.now() - this.#endToldAtMs < endToldMs) return;
-    this.#endToldAtMs = clock.now();
-    onLog(
-      "warn",
+    if (leftMs >= endsSoonMs) return;
+    const text =
       `the CA of the Secret ${namespace}/${secretName} ${leftMs > 0 ? "ends" : "ended"} at ${new Date(endsMs).toISOString()}, ` +
-        "and with it each certificate: then nobody can connect. A CA from elsewhere, such as cert-manager's, is for its maker to renew",
-    );
+      "and with it each certificate: then nobody can connect. A CA from elsewhere, such as cert-manager's, is for its maker to renew";
+    const told = this.#told.textFor("end", "", text, clock.now());
+    if (told !== undefined) onLog("warn", told);
   }
 
   /** Signs an own certificate if that is due, and tells of it and of the bundle. */

@@ -3,8 +3,8 @@
  * operator's own: agents and gateways have it mounted, so that the kubelet keeps it up to date.
  *
  * Level-based, by the leader: what is there is compared with what is wanted, whatever was seen of it before. A ConfigMap
- * of that name that is not Lever's is left alone, and what stands in the way of one is told to whoever asks. The one of a namespace whose last LeverService has gone is deleted; pods
- * that still run keep what they have.
+ * of that name that is not Lever's is left alone, and what stands in the way of one is told to whoever asks. The one of a
+ * namespace whose last LeverService has gone is deleted; pods that still run keep what they have.
  */
 
 import type { Clock, Random } from "@leveros/protocol/clock/clock.ts";
