@@ -3,22 +3,13 @@
  * tests are.
  */
 
-import { readdirSync, readFileSync } from "node:fs";
-import { kubectl, kubectlJson } from "../harness/kubectl.ts";
+import { kubectl } from "../harness/kubectl.ts";
 import { installLever } from "../harness/lever-install.ts";
+import { operatorPods } from "../harness/operator-pods.ts";
+import { killProcessOf } from "../harness/pod-processes.ts";
+import type { ListedPod } from "../harness/service-pods.ts";
 import { until } from "../harness/until.ts";
 import { type Memory, Metrics, type Operator, operatorNamespace, type Replica } from "./operator.ts";
-
-const selector = "app.kubernetes.io/name=lever,app.kubernetes.io/component=operator";
-const inNamespace = ["--namespace", operatorNamespace];
-
-interface Pod {
-  readonly metadata: { readonly name: string; readonly deletionTimestamp?: string };
-  readonly status: {
-    readonly podIP?: string;
-    readonly conditions?: readonly { readonly type: string; readonly status: string }[];
-  };
-}
 
 /** Of the process that the image starts, wherever the pod is. */
 export async function podMemory(namespace: string, pod: string, container: string): Promise<Memory> {
@@ -33,7 +24,7 @@ class ReplicaPod implements Replica {
   readonly name: string;
   readonly host: string;
 
-  constructor({ metadata, status }: Pod) {
+  constructor({ metadata, status }: ListedPod) {
     this.name = metadata.name;
     this.host = status.podIP ?? "";
   }
@@ -83,20 +74,18 @@ export class OperatorPods implements Operator {
 
   /** The process of the pod on this machine: from within nobody can kill it. */
   async kill({ name }: Replica): Promise<void> {
-    const isOfPod = (pid: string) => readFileSync(`/proc/${pid}/environ`, "utf8").includes(`LEVER_NAME=${name}\0`);
-    const found = readdirSync("/proc").filter((entry) => {
-      try {
-        return /^\d+$/.test(entry) && isOfPod(entry);
-      } catch {
-        return false;
-      }
-    });
-    if (found.length === 0) throw new Error(`no process of the pod ${name} is on this machine`);
-    for (const pid of found) process.kill(Number(pid), "SIGKILL");
+    killProcessOf(name);
   }
 
   async restart(replicas: readonly Replica[]): Promise<void> {
-    await kubectl(["delete", "pods", ...inNamespace, "--wait=false", ...replicas.map(({ name }) => name)]);
+    await kubectl([
+      "delete",
+      "pods",
+      "--namespace",
+      operatorNamespace,
+      "--wait=false",
+      ...replicas.map(({ name }) => name),
+    ]);
     const former = new Set(replicas.map(({ name }) => name));
     await until("the pods have others in their place", async () => {
       return (await this.#pods()).every(({ metadata }) => !former.has(metadata.name));
@@ -106,13 +95,11 @@ export class OperatorPods implements Operator {
   async [Symbol.asyncDispose](): Promise<void> {}
 
   /** That are not about to end. */
-  async #pods(): Promise<Pod[]> {
-    const args = ["get", "pods", ...inNamespace, "--selector", selector];
-    const { items } = await kubectlJson<{ items: Pod[] }>(args);
-    return items.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
+  async #pods(): Promise<ListedPod[]> {
+    return (await operatorPods()).filter(({ metadata }) => metadata.deletionTimestamp === undefined);
   }
 }
 
-function isReady({ status }: Pod): boolean {
-  return status.conditions?.some(({ type, status }) => type === "Ready" && status === "True") === true;
+function isReady({ status }: ListedPod): boolean {
+  return status.containerStatuses?.[0]?.ready === true;
 }
